@@ -1,0 +1,80 @@
+"""Who is asking: the part of a verb's one statement that reads the key, and what it refuses with.
+
+A statement begins `WITH {API_KEY}`, joins what it does to `caller` (no row unless the key is good and has the scope),
+and returns `{API_KEY_COLUMNS}` first, so that one round trip both acts and can say why it did not.
+"""
+
+from typing import Any
+
+from accounts import sql
+from accounts.errors import Refused
+from accounts.keys import CLIENT, WORKER, GivenKey
+
+API_KEY = """
+  key AS (
+    SELECT id, tenant_id, digest, revoked_at IS NOT NULL AS revoked,
+           coalesce(expires_at <= clock_timestamp(), false) AS expired, %(scope)s::text = ANY (scopes) AS in_scope,
+           coalesce(last_used_at < clock_timestamp() - interval '1 minute', true) AS unmarked
+      FROM accounts_apikey WHERE prefix = %(key_prefix)s
+  ), caller AS (
+    SELECT id AS key_id, tenant_id FROM key
+     WHERE digest = %(key_digest)s AND NOT revoked AND NOT expired AND in_scope
+  )"""
+API_KEY_COLUMNS = "key.id, key.digest, key.revoked, key.expired, key.in_scope, key.unmarked"
+API_KEY_WIDTH = 6
+
+
+def api_key_params(key: GivenKey, scope: str) -> dict[str, Any]:
+    """The parameters of API_KEY. Raises Refused at once for what cannot be an API key."""
+    if key.kind == WORKER:
+        raise Refused(401, "unauthorized", "This is a worker key; here an API key (hth_…) is needed.")
+    if key.kind != CLIENT:
+        raise Refused(401, "unauthorized", "No API key: send the header `Authorization: Bearer hth_…`.")
+    return {"key_prefix": key.prefix, "key_digest": key.digest, "scope": scope}
+
+
+def check_api_key(key: GivenKey, scope: str, row: sql.Row) -> None:
+    """Refuse by the API_KEY_COLUMNS at the head of `row`; mark the key as used, at most once a minute."""
+    key_id, digest, revoked, expired, in_scope, unmarked = row[:API_KEY_WIDTH]
+    _check(key, key_id, digest, revoked, expired, "API key")
+    if not in_scope:
+        raise Refused(403, "forbidden", f"This API key has not the scope {scope!r}.")
+    if unmarked:
+        _mark_used("accounts_apikey", key_id)
+
+
+def check_worker_key(key: GivenKey, endpoint: str) -> int:
+    """The id of the endpoint whose worker key this is; Refused unless it is `endpoint`'s."""
+    if key.kind != WORKER:
+        raise Refused(401, "unauthorized", "A worker key (hwk_…) is needed here, in RUNPOD_AI_API_KEY.")
+    row: sql.Row = sql.first(_WORKER_KEY, {"prefix": key.prefix}) or (None,) * 7
+    key_id, digest, revoked, expired, unmarked, endpoint_id, name = row
+    _check(key, key_id, digest, revoked, expired, "worker key")
+    if name != endpoint:
+        raise Refused(404, "not_found", f"This worker key is not of an endpoint {endpoint!r}.")
+    if unmarked:
+        _mark_used("jobs_workerkey", key_id)
+    return int(endpoint_id)
+
+
+_WORKER_KEY = """
+    SELECT k.id, k.digest, k.revoked_at IS NOT NULL, coalesce(k.expires_at <= clock_timestamp(), false),
+           coalesce(k.last_used_at < clock_timestamp() - interval '1 minute', true), e.id, e.name
+      FROM jobs_workerkey k JOIN jobs_endpoint e ON e.id = k.endpoint_id WHERE k.prefix = %(prefix)s"""
+
+
+def _check(key: GivenKey, key_id: Any, digest: Any, revoked: bool, expired: bool, what: str) -> None:
+    if key_id is None or not key.matches(digest):
+        raise Refused(401, "unauthorized", f"Unknown {what}.")
+    if revoked:
+        raise Refused(401, "unauthorized", f"This {what} was revoked.")
+    if expired:
+        raise Refused(401, "unauthorized", f"This {what} has expired.")
+
+
+def _mark_used(table: str, key_id: int) -> None:
+    sql.run(
+        f"UPDATE {table} SET last_used_at = clock_timestamp() WHERE id = %s"
+        " AND coalesce(last_used_at < clock_timestamp() - interval '1 minute', true)",
+        [key_id],
+    )

@@ -1,0 +1,121 @@
+"""Who: tenants, their members, their API keys."""
+
+from typing import Any, Self
+
+import uuid_utils.compat
+from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from accounts.keys import CLIENT, new_key
+
+uuid7 = uuid_utils.compat.uuid7
+slug = RegexValidator(r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z", "1–63 of a–z, 0–9 and - (not at the ends).")
+
+
+class Tenant(models.Model):
+    """A customer: owns keys, buckets, jobs and files, and sees nothing of any other tenant."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=63, unique=True, validators=[slug])
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class User(AbstractUser):
+    """A person who signs in to the admin: the operator's staff, or a tenant's member."""
+
+
+class TenantForgotten(TypeError):
+    """A queryset of tenant-owned rows that does not start from a tenant."""
+
+
+class OwnedManager(models.Manager):  # type: ignore[type-arg]
+    """`objects` of what a tenant owns: `of(tenant)` is the only way in; `all_tenants` is the operator's and says so."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        raise TenantForgotten(f"{self.model.__name__}.objects.of(tenant), or {self.model.__name__}.all_tenants")
+
+    def of(self, tenant: Tenant) -> models.QuerySet[Any]:
+        return super().get_queryset().filter(tenant=tenant)
+
+
+class Owned(models.Model):
+    """Base of what belongs to one tenant."""
+
+    all_tenants = models.Manager()
+    objects = OwnedManager()
+
+    class Meta:
+        abstract = True
+
+
+class Member(Owned):
+    """A user's place in a tenant."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner"
+        DEVELOPER = "developer"
+        VIEWER = "viewer"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="members")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=9, choices=Role, default=Role.DEVELOPER)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="member_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role} of {self.tenant})"
+
+
+class Key(models.Model):
+    """What API keys and worker keys have in common: only the prefix and a SHA-256 are stored."""
+
+    name = models.CharField(max_length=100, blank=True)
+    prefix = models.CharField(max_length=12, unique=True, editable=False)
+    digest = models.BinaryField(max_length=32, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="To the minute.")
+
+    kind: str
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def issue(cls, **fields: Any) -> tuple[Self, str]:
+        """Make and save a key; returns it with its text, which is shown this once."""
+        key = new_key(cls.kind)
+        return cls._default_manager.create(prefix=key.prefix, digest=key.digest, **fields), key.text
+
+    def revoke(self) -> None:
+        self.revoked_at = self.revoked_at or timezone.now()
+        self.save(update_fields=["revoked_at"])
+
+    def __str__(self) -> str:
+        return f"{self.kind}_{self.prefix}_… {self.name}".rstrip()
+
+
+class ApiKey(Owned, Key):
+    """A tenant's key to the client API."""
+
+    class Scope(models.TextChoices):
+        RUN = "run", "run: submit, cancel, retry, purge"
+        READ = "read", "read: status, health, requests"
+
+    kind = CLIENT
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys")
+    scopes = ArrayField(models.CharField(max_length=20, choices=Scope), default=list, blank=True)
+
+    class Meta(Key.Meta):
+        abstract = False
+        verbose_name = "API key"

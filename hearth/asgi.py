@@ -1,0 +1,90 @@
+"""The web process: Starlette outside (wire protocols, waiting), Django inside as WSGI (admin), one pool of threads.
+
+`python -m hearth.asgi` serves HOST:PORT, or the listening socket that HEARTH_LISTEN_FD names: whoever owns that socket
+keeps connections waiting, instead of refused, while this process is restarted (rules.md 18).
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any, cast
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hearth.settings")
+django.setup()
+
+import uvicorn  # noqa: E402
+from a2wsgi import WSGIMiddleware  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.core.wsgi import get_wsgi_application  # noqa: E402
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Mount, Route  # noqa: E402
+
+from accounts.models import uuid7  # noqa: E402
+from hearth.health import healthz  # noqa: E402
+from jobs import history  # noqa: E402
+from jobs.live import Hub  # noqa: E402
+from jobs.wire import fleet, hooks, runpod  # noqa: E402
+from jobs.wire.answers import json_app  # noqa: E402
+from jobs.wire.call import POOL, verb  # noqa: E402
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    process = uuid7()
+    async with Hub(lambda keys: verb(history.have_news, keys), lambda: verb(history.beat, process)).running():
+        yield
+
+
+def django_app() -> Any:
+    wsgi = WSGIMiddleware(cast(Any, get_wsgi_application()))
+    wsgi.executor = POOL  # every thread that runs Django or a verb is of the one pool
+    return wsgi
+
+
+app = Starlette(
+    routes=[
+        Mount("/v2", json_app([*runpod.ROUTES, *fleet.ROUTES])),
+        Mount("/hooks", json_app([*hooks.ROUTES])),
+        Route("/healthz", healthz, methods=["GET"]),
+        Mount("/", django_app()),
+    ],
+    lifespan=lifespan,
+)
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM the waiting requests are answered at once; then uvicorn's graceful shutdown has an end to wait for."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if Hub.current is not None:
+            Hub.current.drain()
+        super().handle_exit(sig, frame)
+
+
+def listening_socket() -> socket.socket | None:
+    fd = os.environ.get("HEARTH_LISTEN_FD")
+    return socket.socket(fileno=int(fd)) if fd else None
+
+
+def main() -> None:
+    config = uvicorn.Config(
+        app,
+        host=settings.HOST,
+        port=settings.PORT,
+        backlog=2048,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.WEB_GRACE_S,
+        timeout_keep_alive=30,
+    )
+    given = listening_socket()
+    Server(config).run(sockets=[given] if given else None)
+
+
+if __name__ == "__main__":
+    main()

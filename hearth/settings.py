@@ -1,0 +1,164 @@
+"""Every setting of the control plane, read from the environment here and nowhere else (docs/settings.md)."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from hearth.local.home import Home
+from worker.wire import networks
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+HOME = Home.from_environment()  # HEARTH_HOME, by default var/
+
+# Where things are. Without DATABASE_URL the instance keeps its own PostgreSQL, S3 and keys under HEARTH_HOME.
+EMBEDDED = not env.str("DATABASE_URL", default="")
+HOST = env.str("HOST", default="127.0.0.1")
+PORT = env.int("PORT", default=8000)
+GIVEN_URL = env.str("HEARTH_URL", default="").rstrip("/")
+HEARTH_URL = GIVEN_URL or HOME.run().get("base_url") or f"http://{HOST}:{PORT}"
+
+# What `make up` starts (hearth/local).
+WORKERS = env.int("WORKERS", default=1)
+COMFYUI_URL = env.str("COMFYUI_URL", default="")  # the local workers' ComfyUI, in place of the stand-in
+LOG = env.bool("LOG", default=False)  # shows the parts' logs on the console
+
+
+def secret(name: str) -> str:
+    """A secret key: from the environment, else, for an embedded instance only, generated into HEARTH_HOME."""
+    given: str = env.str(name, default="")
+    if not given and not EMBEDDED:
+        raise ImproperlyConfigured(f"{name} is not set. With DATABASE_URL set, Hearth generates no keys: set it.")
+    return given or HOME.secret(name)
+
+
+SECRET_KEY = secret("HEARTH_SECRET_KEY")
+SECRET_KEY_FALLBACKS = env.list("HEARTH_SECRET_KEY_FALLBACKS", default=[])
+SEAL_KEYS = secret("HEARTH_SEAL_KEYS").split(",")  # Fernet keys: the first seals, all unseal
+
+DEBUG = env.bool("HEARTH_DEBUG", default=False)
+ALLOWED_HOSTS = env.list("HEARTH_ALLOWED_HOSTS", default=["*"])
+CSRF_TRUSTED_ORIGINS = [HEARTH_URL]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HEARTH_URL.startswith("https://")
+
+DATABASE_URL = HOME.database_url() if EMBEDDED else env.str("DATABASE_URL")
+DATABASE_DIRECT_URL = env.str("DATABASE_DIRECT_URL", default=DATABASE_URL)  # past PgBouncer: LISTEN, advisory locks
+DATABASES = {
+    "default": {
+        **env.db_url_config(DATABASE_URL),
+        "ENGINE": "django.db.backends.postgresql",
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": DATABASE_DIRECT_URL != DATABASE_URL,
+    }
+}
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    {"server_side_binding": True, "prepare_threshold": 5 if DATABASE_DIRECT_URL == DATABASE_URL else None}
+)
+
+# The operator's S3: the buckets of tenants that have none of their own are prefixes in it.
+EMBEDDED_S3 = not env.str("HEARTH_S3_ENDPOINT_URL", default="")
+_s3 = HOME.s3() if EMBEDDED_S3 else {}
+S3_ENDPOINT_URL = env.str("HEARTH_S3_ENDPOINT_URL", default=_s3.get("endpoint_url", ""))
+S3_PUBLIC_URL = env.str("HEARTH_S3_PUBLIC_URL", default=S3_ENDPOINT_URL)  # what URLs given to clients and workers name
+S3_REGION = env.str("HEARTH_S3_REGION", default="us-east-1")
+S3_BUCKET = env.str("HEARTH_S3_BUCKET", default="hearth")
+S3_ACCESS_KEY_ID = env.str("HEARTH_S3_ACCESS_KEY_ID", default=_s3.get("access_key_id", ""))
+S3_SECRET_ACCESS_KEY = env.str("HEARTH_S3_SECRET_ACCESS_KEY", default=_s3.get("secret_access_key", ""))
+S3_ADDRESSING_STYLE = env.str("HEARTH_S3_ADDRESSING_STYLE", default="path")
+UPLOAD_URL_LIFETIME = timedelta(minutes=15)
+OUTPUT_URL_LIFETIME = timedelta(hours=env.int("HEARTH_OUTPUT_URL_HOURS", default=24))
+REQUEST_BUCKET_URL_LIFETIME = timedelta(days=7)  # the longest that SigV4 allows
+
+# Rules of the queue (rules.md). Seconds unless the name says otherwise.
+LEASE_S = env.int("HEARTH_LEASE_S", default=25)
+POLL_HOLD_S = env.int("HEARTH_POLL_HOLD_S", default=10)
+PREFETCH = env.int("HEARTH_PREFETCH", default=1)
+START_S = env.int("HEARTH_START_S", default=600)  # an idle own worker that holds a job must start it within this
+MAX_ATTEMPTS = env.int("HEARTH_MAX_ATTEMPTS", default=3)
+MAX_FREE_LOSSES = env.int("HEARTH_MAX_FREE_LOSSES", default=3)
+SWEEP_S = env.float("HEARTH_SWEEP_S", default=1.0)
+RECHECK_S = 2.0  # waiters re-read what they wait for this often, whatever NOTIFY said
+RUN_MAX_BYTES = 10 * 1024**2
+RUNSYNC_MAX_BYTES = 20 * 1024**2
+OUTPUT_MAX_BYTES = env.int("HEARTH_OUTPUT_MAX_BYTES", default=100 * 1024**2)
+REQUEST_BUCKET_KEEP = timedelta(hours=24)
+URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private
+
+# The web process.
+WEB_THREADS = env.int("HEARTH_WEB_THREADS", default=16)
+WEB_GRACE_S = env.int("HEARTH_WEB_GRACE_S", default=15)
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_q",
+    "accounts",
+    "storage",
+    "jobs",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "hearth.urls"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True  # no collectstatic step: the admin's files come from the installed packages
+
+# Two clusters: fast (dispatch) and slow (storage). Q_CLUSTER_NAME picks one; tasks name theirs.
+_q = {"workers": 1, "timeout": 300, "retry": 360, "ack_failures": True, "max_attempts": 1, "recycle": 500}
+Q_CLUSTER = {
+    "name": "hearth",
+    "broker_class": "hearth.broker.NotifyBroker",
+    "orm": "default",
+    "scheduler": False,  # it looks every 30 s: sweep does what is due (rules.md 16)
+    "save_limit": 250,
+    "guard_cycle": 1,
+    "label": "Tasks",
+    **_q,
+    "ALT_CLUSTERS": {"fast": _q, "slow": _q},
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("HEARTH_LOG_LEVEL", default="INFO")},
+}

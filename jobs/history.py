@@ -1,0 +1,223 @@
+"""What jobs look like from outside: RunPod's status JSON, health, requests, and the timeline for operators."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from accounts import access, sql
+from accounts.keys import GivenKey
+from jobs.ids import JobId, public_id
+from jobs.lifecycle import READ, no_job, own_grant
+from jobs.live import Key
+from jobs.models import Endpoint, Event, Job
+from jobs.states import FINAL, State
+from storage.models import Bucket
+from storage.outputs import Signer
+
+signer = Signer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A job as it is now. output, error, progress: JSON bytes."""
+
+    id: str
+    state: State
+    dialect: str
+    attempt: int
+    delay_ms: int | None
+    execution_ms: int | None
+    worker: str
+    output: bytes | None
+    error: bytes | None
+    progress: bytes | None
+    bucket_id: int | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL
+
+    def json(self) -> bytes:
+        """RunPod's status JSON; output and error are the bytes that the worker sent, except for signed URLs."""
+        answer: dict[str, Any] = {}
+        for name, value in (("delayTime", self.delay_ms), ("executionTime", self.execution_ms)):
+            if value is not None:
+                answer[name] = value
+        answer["id"] = self.id
+        answer["status"] = self.state.value
+        output = self.output if self.ended else self.progress
+        if output is not None:
+            answer["output"] = orjson.Fragment(self._signed(output))
+        if self.error is not None:
+            answer["error"] = orjson.Fragment(self.error)
+        if self.worker:
+            answer["workerId"] = self.worker
+        return orjson.dumps(answer)
+
+    def _signed(self, output: bytes) -> bytes:
+        if self.dialect != Endpoint.Dialect.HEARTH or not self.ended or b'"assets"' not in output:
+            return output
+        bucket = Bucket.all_tenants.get(pk=self.bucket_id) if self.bucket_id else None
+        return orjson.dumps(with_urls(orjson.loads(output), bucket))
+
+
+def with_urls(output: Mapping[str, Any], bucket: Bucket | None) -> dict[str, Any]:
+    """The stored output with URLs signed now in place of the keys of its files."""
+    files, assets = list(output.get("files") or ()), [dict(asset) for asset in output.get("assets") or ()]
+    for position, asset in enumerate(assets):
+        key = asset.pop("key", None)
+        if key is not None:
+            asset["url"] = asset.get("url") or signer.url(bucket, key)
+            if position < len(files):
+                files[position] = asset["url"]
+    return {**output, "files": files, "assets": assets}
+
+
+COLUMNS = """j.id, j.sync, j.state, e.dialect, j.attempt, j.delay_ms, j.execution_ms, j.worker_name, p.output, p.error,
+       CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id"""
+
+STATUS = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, {COLUMNS}
+  FROM (VALUES (1)) one LEFT JOIN key ON true
+  LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id
+             JOIN jobs_payload p ON p.job_id = j.id)
+    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
+
+
+def _snapshot(row: sql.Row) -> Snapshot:
+    job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress, bucket_id = row
+    return Snapshot(
+        id=public_id(job, sync),
+        state=State(state),
+        dialect=dialect,
+        attempt=attempt,
+        delay_ms=delay_ms,
+        execution_ms=execution_ms,
+        worker=worker,
+        output=None if output is None else bytes(output),
+        error=None if error is None else bytes(error),
+        progress=None if progress is None else bytes(progress),
+        bucket_id=bucket_id,
+    )
+
+
+def status(key: GivenKey, endpoint: str, job: JobId) -> Snapshot:
+    """Raises Refused: 401, 403, 404."""
+    params = access.api_key_params(key, READ) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
+    row = sql.one(STATUS, params)
+    access.check_api_key(key, READ, row)
+    if row[access.API_KEY_WIDTH] is None:
+        raise no_job(public_id(job.uuid, job.sync))
+    return _snapshot(row[access.API_KEY_WIDTH :])
+
+
+RESULT = f"""
+SELECT {COLUMNS} FROM jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id JOIN jobs_payload p ON p.job_id = j.id
+ WHERE j.id = %s"""
+
+
+def result(job: UUID) -> Snapshot:
+    """A job for its own submission's answer (runsync): whoever wrote it may read it."""
+    return _snapshot(sql.one(RESULT, [job]))
+
+
+JOB_COUNTS = """
+SELECT count(*) FILTER (WHERE state = 'COMPLETED'), count(*) FILTER (WHERE state IN ('FAILED', 'TIMED_OUT')),
+       count(*) FILTER (WHERE state = 'IN_PROGRESS'), count(*) FILTER (WHERE state = 'IN_QUEUE'),
+       coalesce(sum(retries), 0)
+  FROM (SELECT state, retries FROM jobs_job WHERE grant_id = %(grant)s AND state = 'IN_QUEUE'
+        UNION ALL SELECT state, retries FROM jobs_job WHERE grant_id = %(grant)s AND state = 'IN_PROGRESS'
+        UNION ALL SELECT state, retries FROM jobs_job
+                   WHERE grant_id = %(grant)s AND finished_at > clock_timestamp() - interval '24 hours') j"""
+
+WORKER_COUNTS = """
+SELECT count(*) FILTER (WHERE alive AND NOT busy), count(*) FILTER (WHERE alive AND busy),
+       count(*) FILTER (WHERE NOT alive AND unhealthy <> '')
+  FROM (SELECT unhealthy,
+               unhealthy = '' AND greatest(take_at, stop_at, ping_at) > clock_timestamp() - interval '30 s' AS alive,
+               EXISTS (SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL) AS busy
+          FROM jobs_worker w
+         WHERE w.endpoint_id = %(endpoint)s
+           AND greatest(take_at, stop_at, ping_at) > clock_timestamp() - interval '5 minutes') w"""
+
+
+def health(key: GivenKey, endpoint: str) -> dict[str, dict[str, int]]:
+    """RunPod's health: the caller's jobs (ended ones of the last 24 h), and all workers of the endpoint."""
+    grant_id, endpoint_id = own_grant(key, endpoint, READ)
+    completed, failed, in_progress, in_queue, retried = sql.one(JOB_COUNTS, {"grant": grant_id})
+    idle, running, unhealthy = sql.one(WORKER_COUNTS, {"endpoint": endpoint_id})
+    jobs = {"completed": completed, "failed": failed, "inProgress": in_progress, "inQueue": in_queue}
+    workers = {"idle": idle, "initializing": 0, "ready": idle + running, "running": running, "throttled": 0}
+    return {"jobs": jobs | {"retried": int(retried)}, "workers": workers | {"unhealthy": unhealthy}}
+
+
+REQUESTS_LIMIT = 100
+
+
+def requests(key: GivenKey, endpoint: str) -> dict[str, list[dict[str, Any]]]:
+    """The caller's latest 100 jobs on the endpoint, newest first, without payloads."""
+    grant_id, _ = own_grant(key, endpoint, READ)
+    jobs = Job.all_tenants.filter(grant_id=grant_id).order_by("-id")[:REQUESTS_LIMIT]
+    return {"requests": [_listed(job) for job in jobs]}
+
+
+def _listed(job: Job) -> dict[str, Any]:
+    times = {"delayTime": job.delay_ms, "executionTime": job.execution_ms}
+    known = {name: value for name, value in times.items() if value is not None}
+    worker = {"workerId": job.worker_name} if job.worker_name else {}
+    return {"id": job.public_id, "status": job.state, "createdAt": job.created_at.isoformat(), **known, **worker}
+
+
+def timeline(job: Job) -> list[dict[str, Any]]:
+    """The job's events: at (ISO 8601), ms since the submission and since the event before, kind, attempt, text."""
+    events = list(Event.objects.filter(job=job))
+    before = [job.created_at] + [event.at for event in events]
+    return [
+        {
+            "at": event.at.isoformat(),
+            "ms": _ms(event.at, job.created_at),
+            "after_ms": _ms(event.at, last),
+            "kind": event.kind,
+            "attempt": event.attempt,
+            "text": event.text,
+        }
+        for event, last in zip(events, before, strict=False)
+    ]
+
+
+def _ms(at: datetime, since: datetime) -> int:
+    return round((at - since).total_seconds() * 1000)
+
+
+NEWS = """
+SELECT 'j:' || id FROM jobs_job WHERE id = ANY (%(j)s::uuid[]) AND finished_at IS NOT NULL
+UNION ALL
+SELECT 'e:' || g.endpoint_id FROM jobs_grant g WHERE g.endpoint_id = ANY (%(e)s::bigint[])
+   AND EXISTS (SELECT 1 FROM jobs_job j WHERE j.grant_id = g.id AND j.state = 'IN_QUEUE') GROUP BY g.endpoint_id
+UNION ALL
+SELECT 'w:' || w FROM unnest(%(w)s::bigint[]) w"""
+
+
+def have_news(keys: list[Key]) -> list[Key]:
+    """Of all that is waited for, in one query: jobs that ended, endpoints with a queue, and all workers."""
+    ids: dict[str, list[Any]] = {"j": [], "e": [], "w": []}
+    for key in keys:
+        kind, _, name = key.partition(":")
+        ids[kind].append(name if kind == "j" else int(name))
+    return [row[0] for row in sql.rows(NEWS, ids)]
+
+
+BEAT = """
+INSERT INTO jobs_webprocess AS p (id, up_since, seen_at) VALUES (%(id)s, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(),
+       up_since = CASE WHEN p.seen_at < clock_timestamp() - interval '6 s' THEN clock_timestamp() ELSE p.up_since END"""
+
+
+def beat(process: UUID) -> None:
+    """This web process can take polls and pings; after a gap it counts as up from now on."""
+    sql.run(BEAT, {"id": process})

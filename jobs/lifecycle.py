@@ -1,0 +1,213 @@
+"""The verbs of clients: create, cancel, retry, purge. Each owns its transaction; what a worker says is in news.py."""
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django_q.tasks import async_task
+
+from accounts import access, sql
+from accounts.errors import Refused, bad_request, not_found
+from accounts.keys import GivenKey
+from accounts.models import ApiKey, uuid7
+from jobs.ids import JobId, public_id
+from jobs.live import announce, endpoint_key, job_key, worker_key
+from jobs.models import Endpoint
+from jobs.states import State, end, end_ctes, event_sql, move_sql
+from jobs.wire.submission import Submission
+
+RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
+
+
+def no_endpoint(name: str) -> Refused:
+    return not_found(f"There is no endpoint {name!r} that this API key may use.")
+
+
+def no_job(text: str) -> Refused:
+    return not_found(f"There is no job {text!r} of yours on this endpoint.")
+
+
+OWN_GRANT = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, g.id, e.id
+  FROM (VALUES (1)) one LEFT JOIN key ON true
+  LEFT JOIN (caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id)
+    ON e.name = %(endpoint)s"""
+
+
+def own_grant(key: GivenKey, endpoint: str, scope: str) -> tuple[int, int]:
+    """(grant id, endpoint id) of the caller's grant on the endpoint. Raises Refused: 401, 403, 404."""
+    row = sql.one(OWN_GRANT, access.api_key_params(key, scope) | {"endpoint": endpoint})
+    access.check_api_key(key, scope, row)
+    grant_id, endpoint_id = row[access.API_KEY_WIDTH :]
+    if grant_id is None:
+        raise no_endpoint(endpoint)
+    return grant_id, endpoint_id
+
+
+CREATE = f"""
+WITH {access.API_KEY}, place AS (
+    SELECT g.id AS grant_id, g.endpoint_id, g.tenant_id, e.dialect, e.backend, caller.key_id, b.id AS bucket_id
+      FROM caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
+      LEFT JOIN storage_bucket b ON b.tenant_id = g.tenant_id AND b.is_default
+     WHERE e.name = %(endpoint)s
+), job AS (
+    INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, priority, ttl_ms,
+                          execution_timeout_ms, created_at, queued_at, deadline_at)
+    SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(priority)s, %(ttl_ms)s,
+           %(execution_timeout_ms)s, now.at, now.at, now.at + %(ttl_ms)s::bigint * interval '1 ms'
+      FROM place, (SELECT clock_timestamp() AS at) now
+     WHERE dialect = 'raw' OR %(workflow_fault)s::text = ''
+    RETURNING id, created_at
+), payload AS (
+    INSERT INTO jobs_payload (job_id, input, webhook, policy, request_bucket)
+    SELECT job.id, CASE WHEN dialect = 'raw' THEN %(input)s::bytea ELSE coalesce(%(workflow_input)s, %(input)s) END,
+           %(webhook)s, %(policy)s,
+           CASE WHEN dialect = 'raw' THEN %(raw_request_bucket)s::bytea ELSE %(request_bucket)s::bytea END
+      FROM job, place
+), event AS (
+    INSERT INTO jobs_event (job_id, kind, at) SELECT id, 'created', created_at FROM job
+)
+SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, job.id
+  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true LEFT JOIN job ON true"""
+
+
+def create(key: GivenKey, endpoint: str, submission: Submission) -> JobId:
+    """Write the job: what this returns is durable. Refused: 400, 401, 403, 404; then nothing is written."""
+    params = access.api_key_params(key, RUN) | asdict(submission) | {"endpoint": endpoint, "id": uuid7()}
+    if submission.workflow_input is submission.input:
+        params["workflow_input"] = None  # the same bytes are not sent twice
+    for name in ("request_bucket", "raw_request_bucket"):
+        params[name] = getattr(getattr(submission, name), "token", None)
+    with transaction.atomic():
+        row = sql.one(CREATE, params)
+        access.check_api_key(key, RUN, row)
+        endpoint_id, backend, job_id = row[access.API_KEY_WIDTH :]
+        if endpoint_id is None:
+            raise no_endpoint(endpoint)
+        if job_id is None:
+            raise bad_request(submission.workflow_fault, "invalid_workflow")
+        wake_endpoint(endpoint_id, backend)
+    return JobId(job_id, submission.sync)
+
+
+def wake_endpoint(endpoint_id: int, backend: str) -> None:
+    """After the commit: wake a worker's poll, or for backends that are pushed to, the dispatcher."""
+    if backend == Endpoint.Backend.FLEET:
+        announce(endpoint_key(endpoint_id))
+    else:
+        async_task("jobs.tasks.dispatch", endpoint_id, cluster="fast")
+
+
+OWN_JOB = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, j.id
+  FROM (VALUES (1)) one LEFT JOIN key ON true
+  LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id)
+    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
+
+
+def _own_job(key: GivenKey, endpoint: str, job: JobId) -> None:
+    """Raises Refused unless the job is the caller's and on this endpoint: 401, 403, 404."""
+    params = access.api_key_params(key, RUN) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
+    row = sql.one(OWN_JOB, params)
+    access.check_api_key(key, RUN, row)
+    if row[access.API_KEY_WIDTH] is None:
+        raise no_job(public_id(job.uuid, job.sync))
+
+
+def cancel(key: GivenKey, endpoint: str, job: JobId) -> State:
+    """Cancel the caller's job; returns the state it is in now."""
+    with transaction.atomic():
+        _own_job(key, endpoint, job)
+        return cancel_job(job.uuid, "by the client")
+
+
+def cancel_job(job: UUID, by: str) -> State:
+    """End a job; its worker is told to stop. An ended job stays as it is. Returns the state it is in now."""
+    with transaction.atomic():
+        state, worker_id = _lock(job)
+        if not end(job, State.CANCELLED, by):
+            return state
+        announce(job_key(job), *([worker_key(worker_id)] if worker_id else []))
+    return State.CANCELLED
+
+
+def _lock(job: UUID) -> tuple[State, int | None]:
+    """Lock the job's row; its state and the worker that holds it."""
+    (state,) = sql.one("SELECT state FROM jobs_job WHERE id = %s FOR NO KEY UPDATE", [job])
+    row = sql.first("SELECT worker_id FROM jobs_attempt WHERE job_id = %s AND ended_at IS NULL", [job])
+    return State(state), row[0] if row else None
+
+
+RETRY = f"""
+WITH job AS ({
+    move_sql(
+        State.IN_QUEUE,
+        "queued_at = clock_timestamp(), deadline_at = clock_timestamp() + j.ttl_ms * interval '1 ms',"
+        " started_at = NULL, finished_at = NULL, delay_ms = NULL, execution_ms = NULL, worker_name = '',"
+        " losses = 0, free_losses = 0, retries = j.retries + 1",
+        "j.id = %(job)s",
+        only=(State.FAILED, State.TIMED_OUT),
+    )
+} RETURNING j.id, j.attempt, j.endpoint_id),
+cleared AS (
+    UPDATE jobs_payload p SET output = NULL, error = NULL, progress = NULL, progress_fraction = -1
+      FROM job WHERE p.job_id = job.id
+), event AS ({event_sql("retried", "job")})
+SELECT e.id, e.backend FROM job JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
+
+
+def retry(key: GivenKey, endpoint: str, job: JobId) -> State:
+    """Queue the caller's FAILED or TIMED_OUT job again; Refused(409) for any other."""
+    with transaction.atomic():
+        _own_job(key, endpoint, job)
+        return retry_job(job.uuid, "by the client")
+
+
+def retry_job(job: UUID, by: str) -> State:
+    """Queue a FAILED or TIMED_OUT job again, once per end; Refused(409) for any other."""
+    with transaction.atomic():
+        state, _ = _lock(job)
+        if sql.one("SELECT request_bucket_wiped FROM jobs_payload WHERE job_id = %s", [job])[0]:
+            raise Refused(
+                409, "not_retryable", "The S3 secrets of this job's request are kept for 24 h only. Run it anew."
+            )
+        row = sql.first(RETRY, {"job": job, "text": by})
+        if row is None:
+            raise Refused(409, "not_retryable", f"Only FAILED and TIMED_OUT jobs can be retried; this one is {state}.")
+        wake_endpoint(*row)
+    return State.IN_QUEUE
+
+
+PURGE = f"""
+WITH {access.API_KEY}, place AS (
+    SELECT g.id AS grant_id FROM caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
+     WHERE e.name = %(endpoint)s
+), head AS (
+    SELECT j.id FROM jobs_job j JOIN place USING (grant_id) WHERE j.state = 'IN_QUEUE' LIMIT %(batch)s
+       FOR UPDATE OF j SKIP LOCKED
+), {end_ctes(State.CANCELLED, "j.id IN (SELECT id FROM head)")}
+SELECT {access.API_KEY_COLUMNS}, place.grant_id, (SELECT array_agg(id) FROM job)
+  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true"""
+PURGE_BATCH = 2000
+
+
+def purge(key: GivenKey, endpoint: str) -> int:
+    """Cancel all of the caller's queued jobs on the endpoint, batch by batch; returns how many."""
+    params: dict[str, Any] = access.api_key_params(key, RUN)
+    params |= {"endpoint": endpoint, "batch": PURGE_BATCH, "text": "purged from the queue"}
+    params |= {"released": True, "output": None, "error": None}
+    removed = 0
+    while True:
+        with transaction.atomic():
+            row = sql.one(PURGE, params)
+            access.check_api_key(key, RUN, row)
+            grant_id, cancelled = row[access.API_KEY_WIDTH :]
+            if grant_id is None:
+                raise no_endpoint(endpoint)
+            announce(*(job_key(job) for job in cancelled or ()))
+        removed += len(cancelled or ())
+        if len(cancelled or ()) < PURGE_BATCH:
+            return removed

@@ -1,0 +1,63 @@
+"""An attempt that came to nothing: lost by its worker, handed back, or undone. The job goes to its next attempt."""
+
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+from django.db import transaction
+
+from accounts import sql
+from jobs.lifecycle import wake_endpoint
+from jobs.live import announce, job_key, worker_key
+from jobs.models import Attempt
+from jobs.states import State, end, note, requeue
+
+LOCK = """
+SELECT j.losses, j.free_losses, a.started_at IS NOT NULL, a.worker_id, e.id, e.backend
+  FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt
+  JOIN jobs_endpoint e ON e.id = j.endpoint_id
+ WHERE j.id = %s AND a.number = %s AND a.ended_at IS NULL FOR NO KEY UPDATE OF j"""
+
+
+def lose(job: UUID, number: int, why: str) -> bool:
+    """The worker lost this attempt: the next one, or FAILED after MAX_ATTEMPTS. False: it had ended already.
+
+    A loss before the start is not counted, up to MAX_FREE_LOSSES.
+    """
+    return _give_up(job, number, Attempt.Outcome.LOST, why, counted=True)
+
+
+def hand_back(job: UUID, number: int, why: str) -> bool:
+    """The worker gives an attempt that has not started back. Counted like a loss, so that it cannot go on for ever."""
+    return _give_up(job, number, Attempt.Outcome.HANDED_BACK, why, counted=True)
+
+
+def undo(job: UUID, number: int) -> bool:
+    """The hand-over did not reach the worker, so there was no attempt (rules.md 3)."""
+    return _give_up(job, number, Attempt.Outcome.UNDONE, "the worker's poll was gone", counted=False)
+
+
+def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, counted: bool) -> bool:
+    with transaction.atomic():
+        row = sql.first(LOCK, [job, number])
+        if row is None:
+            return False
+        losses, free_losses, started, worker_id, endpoint_id, backend = row
+        sql.run(
+            "UPDATE jobs_attempt SET ended_at = clock_timestamp(), released_at = clock_timestamp(), outcome = %s"
+            " WHERE job_id = %s AND number = %s",
+            [outcome.value, job, number],
+        )
+        note(job, number, outcome.value, why)
+        free = not counted or (not started and free_losses < settings.MAX_FREE_LOSSES)
+        losses, free_losses = losses + (not free), free_losses + (free and counted)
+        sql.run("UPDATE jobs_job SET losses = %s, free_losses = %s WHERE id = %s", [losses, free_losses, job])
+        if losses >= settings.MAX_ATTEMPTS:
+            text = f"Lost by its worker {losses} times, the last time because {why}."
+            end(job, State.FAILED, text, error=orjson.dumps(text))
+            announce(job_key(job))
+        elif requeue(job):
+            wake_endpoint(endpoint_id, backend)
+        if worker_id:
+            announce(worker_key(worker_id))
+    return True

@@ -1,0 +1,257 @@
+"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, and the workers."""
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from accounts.keys import WORKER
+from accounts.models import ApiKey, Key, Owned, Tenant, slug, uuid7
+from accounts.sealed import SealedField
+from jobs.ids import public_id
+from jobs.states import FINAL, State
+from storage.models import Bucket
+
+
+class Endpoint(models.Model):
+    """What clients address as /v2/<name>/… and workers serve. The operator's; tenants use it by a grant."""
+
+    class Backend(models.TextChoices):
+        FLEET = "fleet", "fleet: own workers pull"
+        DUMMY = "dummy", "dummy: completes at once, for tests and load"
+
+    class Dialect(models.TextChoices):
+        HEARTH = "hearth", "hearth: Hearth's own worker"
+        RAW = "raw", "raw: any JSON, untouched"
+
+    name = models.CharField(max_length=63, unique=True, validators=[slug])
+    backend = models.CharField(max_length=10, choices=Backend, default=Backend.FLEET)
+    dialect = models.CharField(max_length=20, choices=Dialect, default=Dialect.HEARTH)
+    prefetch = models.PositiveSmallIntegerField(
+        default=1, help_text="Jobs a worker of dialect hearth holds made ready beside the running one."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Grant(Owned):
+    """A tenant may use an endpoint, with a weight and a limit."""
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="grants")
+    endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="grants")
+    weight = models.FloatField(default=1.0, help_text="Its share of the workers beside the other grants.")
+    max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "endpoint"], name="grant_once"),
+            models.CheckConstraint(condition=Q(weight__gt=0), name="grant_weight_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant} on {self.endpoint}"
+
+
+class WorkerKey(Key):
+    """An endpoint's key for its workers. It opens every tenant's jobs there: the operator's, kept like his own."""
+
+    kind = WORKER
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="worker_keys")
+
+
+class Worker(models.Model):
+    """A GPU worker as Hearth has seen it: one process, by the id it calls itself."""
+
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="workers")
+    name = models.CharField(max_length=200)
+    version = models.CharField(max_length=50, blank=True, help_text="Of the runpod SDK.")
+    first_seen_at = models.DateTimeField(db_default=Now())
+    take_at = models.DateTimeField(null=True, help_text="Last job-take poll.")
+    stop_at = models.DateTimeField(null=True, help_text="Last job-stop poll.")
+    ping_at = models.DateTimeField(null=True)
+    stops_in_job = models.BooleanField(default=False, help_text="Was seen polling job-stop while it held a job.")
+    unhealthy = models.CharField(max_length=500, blank=True, help_text="What its death notice said.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["endpoint", "name"], name="worker_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Job(Owned):
+    """A tenant's request, from its submission to its end. Hot and narrow: what is large is in Payload."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    sync = models.BooleanField(default=False, help_text="Submitted by runsync: its id begins with sync-.")
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="jobs", db_index=False)
+    endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="jobs", db_index=False)
+    grant = models.ForeignKey(Grant, models.PROTECT, related_name="jobs", db_index=False)
+    api_key = models.ForeignKey(
+        ApiKey, models.SET_NULL, null=True, blank=True, related_name="jobs", db_index=False, db_constraint=False
+    )
+    state = models.CharField(max_length=11, choices=State, db_default=State.IN_QUEUE)
+    priority = models.SmallIntegerField(db_default=0, help_text="Higher first, within the tenant; lowPriority is -1.")
+
+    ttl_ms = models.BigIntegerField()
+    execution_timeout_ms = models.BigIntegerField()
+    attempt = models.IntegerField(db_default=0, help_text="Number of the latest attempt; 0 before the first.")
+    losses = models.SmallIntegerField(db_default=0, help_text="Attempts lost, since it was last queued by a client.")
+    free_losses = models.SmallIntegerField(db_default=0, help_text="Attempts lost before they started: not counted.")
+    retries = models.IntegerField(db_default=0, help_text="Times a client retried it after its end.")
+    bucket = models.ForeignKey(
+        Bucket,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="Empty: the operator's.",
+    )
+
+    created_at = models.DateTimeField(db_default=Now())
+    queued_at = models.DateTimeField(
+        db_default=Now(), help_text="Submitted or retried: ttl and delayTime count from it."
+    )
+    deadline_at = models.DateTimeField(null=True, help_text="Queued: ttl; started: the execution time-out.")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    delay_ms = models.BigIntegerField(null=True)
+    execution_ms = models.BigIntegerField(null=True)
+    worker_name = models.CharField(max_length=200, db_default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=FINAL, finished_at__isnull=False)
+                | Q(~Q(state__in=FINAL), finished_at__isnull=True),
+                name="job_finished_if_final",
+            ),
+            models.CheckConstraint(condition=Q(state__in=list(State)), name="job_state_known"),
+            models.CheckConstraint(
+                condition=~Q(state=State.IN_PROGRESS) | Q(attempt__gte=1), name="job_in_progress_has_attempt"
+            ),
+        ]
+        indexes = [
+            models.Index(F("grant"), F("priority").desc(), F("id"), name="job_queue", condition=Q(state="IN_QUEUE")),
+            models.Index(
+                fields=["deadline_at"], name="job_deadline", condition=Q(state__in=[State.IN_QUEUE, State.IN_PROGRESS])
+            ),
+            models.Index(fields=["grant", "-finished_at"], name="job_finished", condition=Q(finished_at__isnull=False)),
+            models.Index(fields=["tenant", "-id"], name="job_of_tenant"),
+        ]
+
+    @property
+    def public_id(self) -> str:
+        return public_id(self.id, self.sync)
+
+    def __str__(self) -> str:
+        return self.public_id
+
+
+class Payload(models.Model):
+    """What a job was given and what came back, as the JSON bytes received (rules.md 9)."""
+
+    job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="payload")
+    input = models.BinaryField()
+    webhook = models.TextField(db_default="")
+    policy = models.BinaryField(null=True, help_text="As given.")
+    request_bucket = SealedField(null=True, help_text="The request's own tobucket / s3Config (rules.md 22).")
+    request_bucket_wiped = models.BooleanField(db_default=False)
+    progress = models.BinaryField(null=True)
+    progress_fraction = models.FloatField(db_default=-1.0)
+    output = models.BinaryField(null=True)
+    error = models.BinaryField(null=True, help_text="JSON: what the worker or Hearth said was wrong.")
+
+
+class Attempt(models.Model):
+    """One hand-over of a job to a backend. `ended_at`: decided; `released_at`: the worker has let go of its slot."""
+
+    class Outcome(models.TextChoices):
+        COMPLETED = "completed"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+        TIMED_OUT = "timed_out"
+        LOST = "lost"
+        HANDED_BACK = "handed_back"
+        UNDONE = "undone"
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="attempts", db_index=False)
+    number = models.IntegerField()
+    endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="+", db_index=False, db_constraint=False)
+    grant = models.ForeignKey(Grant, models.PROTECT, related_name="+", db_index=False, db_constraint=False)
+    worker = models.ForeignKey(Worker, models.SET_NULL, null=True, related_name="attempts", db_index=False)
+    worker_name = models.CharField(max_length=200, db_default="")
+    handed_at = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True, help_text="The first ping that named it, or the first news.")
+    named_at = models.DateTimeField(null=True, help_text="The last ping that named it.")
+    missed_pings = models.SmallIntegerField(db_default=0, help_text="Pings in a row that did not name it.")
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=11, choices=Outcome, db_default="")
+    stop_wanted = models.BooleanField(db_default=False, help_text="It ended here but the worker may still run it.")
+    stop_sent_at = models.DateTimeField(null=True, help_text="When the worker was last told to stop it.")
+    released_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "number"], name="attempt_number_once"),
+            models.UniqueConstraint(fields=["job"], condition=Q(ended_at__isnull=True), name="attempt_one_open_a_job"),
+            models.CheckConstraint(
+                condition=Q(ended_at__isnull=True, outcome="") | Q(Q(ended_at__isnull=False), ~Q(outcome="")),
+                name="attempt_ended_with_outcome",
+            ),
+            models.CheckConstraint(
+                condition=Q(released_at__isnull=True) | Q(ended_at__isnull=False), name="attempt_released_after_end"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["worker"], name="attempt_on_worker", condition=Q(released_at__isnull=True)),
+            models.Index(fields=["worker"], name="attempt_to_stop", condition=Q(stop_wanted=True)),
+            models.Index(fields=["grant"], name="attempt_running", condition=Q(released_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}"
+
+
+class Event(models.Model):
+    """One line of a job's timeline."""
+
+    class Kind(models.TextChoices):
+        CREATED = "created"
+        HANDED = "handed", "handed to a worker"
+        STARTED = "started"
+        COMPLETED = "completed"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+        TIMED_OUT = "timed_out", "timed out"
+        LOST = "lost", "lost by its worker"
+        HANDED_BACK = "handed_back", "handed back"
+        UNDONE = "undone", "hand-over undone"
+        RETRIED = "retried"
+        IGNORED = "ignored", "news ignored"
+        NOTED = "noted"
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="events", db_index=False)
+    attempt = models.IntegerField(db_default=0)
+    kind = models.CharField(max_length=11, choices=Kind)
+    at = models.DateTimeField(db_default=Now())
+    text = models.CharField(max_length=2000, db_default="")
+
+    class Meta:
+        indexes = [models.Index(fields=["job", "id"], name="event_of_job")]
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.get_kind_display()
+
+
+class WebProcess(models.Model):
+    """A web process and since when it answers without a gap: leases do not run while nobody could take pings."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    up_since = models.DateTimeField()
+    seen_at = models.DateTimeField()

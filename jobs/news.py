@@ -1,0 +1,201 @@
+"""What a worker reports of an attempt: started, progress, done (rules.md 4, 9, 10).
+
+News counts only if the attempt is the job's current one, open, held by the worker of the URL, on the key's endpoint.
+All other news changes nothing and is noted in the timeline; the worker is answered 200 either way.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db import transaction
+
+from accounts import sql
+from accounts.sealed import Sealed
+from jobs.ids import AttemptId
+from jobs.live import announce, endpoint_key, job_key, worker_key
+from jobs.models import Endpoint
+from jobs.states import State, end, note
+from jobs.workers import release
+from storage.outputs import keep_outputs
+
+log = logging.getLogger("hearth.news")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A job-done: JSON bytes of output and error as they came; `fault`: why nothing could be read from it."""
+
+    output: bytes | None = None
+    output_value: Any = None
+    error: bytes | None = None
+    error_value: Any = None
+    mended: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An attempt as its row says, the job's row being locked."""
+
+    job: UUID
+    number: int
+    tenant_id: UUID
+    current: bool
+    worker_name: str
+    worker_id: int | None
+    endpoint_id: int
+    dialect: str
+    request_bucket: Sealed | None
+
+
+LOCK = """
+SELECT j.tenant_id, j.attempt = a.number AND a.ended_at IS NULL, a.worker_name, a.worker_id, j.endpoint_id, e.dialect,
+       p.request_bucket
+  FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id JOIN jobs_endpoint e ON e.id = j.endpoint_id
+  JOIN jobs_payload p ON p.job_id = j.id
+ WHERE j.id = %s AND a.number = %s FOR NO KEY UPDATE OF j"""
+
+
+def lock_attempt(attempt: AttemptId) -> Held | None:
+    row = sql.first(LOCK, [attempt.job, attempt.number])
+    if row is None:
+        return None
+    tenant, current, worker_name, worker_id, endpoint_id, dialect, bucket = row
+    return Held(
+        job=attempt.job,
+        number=attempt.number,
+        tenant_id=tenant,
+        current=current,
+        worker_name=worker_name,
+        worker_id=worker_id,
+        endpoint_id=endpoint_id,
+        dialect=dialect,
+        request_bucket=None if bucket is None else Sealed(bucket),
+    )
+
+
+def done(endpoint_id: int, worker_name: str, attempt: AttemptId, result: Done) -> bool:
+    """Apply a job-done; says whether it ended the job. Doing it twice is as good as once."""
+    with transaction.atomic():
+        held = lock_attempt(attempt)
+        if held is None or held.endpoint_id != endpoint_id:
+            log.info("job-done of worker %s names no attempt of its endpoint: %s", worker_name, attempt)
+            return False
+        if held.worker_name != worker_name:
+            note(
+                held.job, held.number, "ignored", f"job-done of worker {worker_name}, which does not hold this attempt"
+            )
+            return False
+        if not held.current:
+            release(held.job, held.number)
+            note(held.job, held.number, "ignored", "job-done after the attempt had ended")
+            return False
+        _end(held, result)
+        wake_holder(held)
+    return True
+
+
+def _end(held: Held, result: Done) -> None:
+    if result.mended:
+        note(held.job, held.number, "noted", "NaN or Infinity in the result was made null")
+    output, error = result.output, result.error
+    if result.fault:
+        error = orjson.dumps(f"The worker's result was lost: {result.fault}.")
+    elif held.dialect == Endpoint.Dialect.HEARTH:
+        output = _hearth_output(held, result)
+    to = State.FAILED if error else State.COMPLETED
+    text = _brief(result.fault or result.error_value) if error else ""
+    end(held.job, to, text, released=True, output=output, error=error)
+
+
+def _hearth_output(held: Held, result: Done) -> bytes | None:
+    """The output as it is kept: assets recorded and named by key; the error beside them, as the reference has it."""
+    value = result.output_value
+    if not isinstance(value, Mapping) and not result.error:
+        return result.output
+    fields = dict(value) if isinstance(value, Mapping) else {}
+    if fields.get("assets"):
+        fields |= keep_outputs(held.tenant_id, held.job, held.number, fields, held.request_bucket)
+    if result.error:
+        fields["error"] = result.error_value
+    return orjson.dumps(fields, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _brief(error: Any) -> str:
+    text = error if isinstance(error, str) else orjson.dumps(error).decode()
+    return text[:500]
+
+
+def wake_holder(held: Held) -> None:
+    """After the commit: the job's waiters, the worker that has room again, and who waits behind the grant's cap."""
+    keys = [job_key(held.job), endpoint_key(held.endpoint_id)]
+    announce(*keys, *([worker_key(held.worker_id)] if held.worker_id else []))
+
+
+STARTED = """
+WITH a AS (
+    UPDATE jobs_attempt a SET started_at = now.at, confirmed_at = coalesce(a.confirmed_at, now.at), missed_pings = 0
+      FROM jobs_job j, (SELECT clock_timestamp() AS at) now
+     WHERE a.job_id = %(job)s AND a.number = %(number)s AND a.ended_at IS NULL AND a.started_at IS NULL
+       AND j.id = a.job_id AND j.attempt = a.number AND j.state = 'IN_PROGRESS'
+    RETURNING a.job_id, a.number, a.started_at, a.worker_id
+), j AS (
+    UPDATE jobs_job j SET started_at = a.started_at,
+           delay_ms = (extract(epoch FROM a.started_at - j.queued_at) * 1000)::bigint,
+           deadline_at = a.started_at + j.execution_timeout_ms * interval '1 ms'
+      FROM a WHERE j.id = a.job_id
+), event AS (
+    INSERT INTO jobs_event (job_id, attempt, kind, at) SELECT job_id, number, 'started', started_at FROM a
+)
+SELECT worker_id FROM a"""
+
+
+def started(attempt: AttemptId) -> bool:
+    """Our worker begins to run: delayTime ends, executionTime and the time-out begin. False: it must not run it."""
+    params = {"job": attempt.job, "number": attempt.number}
+    with transaction.atomic():
+        sql.first("SELECT 1 FROM jobs_job WHERE id = %(job)s FOR NO KEY UPDATE", params)
+        row = sql.first(STARTED, params)
+        if row is None:
+            return _is_running(attempt)
+        if row[0]:
+            announce(worker_key(row[0]))
+    return True
+
+
+def _is_running(attempt: AttemptId) -> bool:
+    """Whether this attempt had started already and still runs: the worker asks a second time."""
+    row = sql.first(
+        "SELECT 1 FROM jobs_attempt WHERE job_id = %s AND number = %s AND ended_at IS NULL AND started_at IS NOT NULL",
+        [attempt.job, attempt.number],
+    )
+    return row is not None
+
+
+PROGRESS = """
+WITH a AS (
+    UPDATE jobs_attempt a SET confirmed_at = coalesce(a.confirmed_at, clock_timestamp())
+      FROM jobs_job j
+     WHERE a.job_id = %(job)s AND a.number = %(number)s AND a.ended_at IS NULL AND a.worker_name = %(worker)s
+       AND j.id = a.job_id AND j.attempt = a.number AND j.endpoint_id = %(endpoint)s
+    RETURNING a.job_id
+)
+UPDATE jobs_payload p SET progress = %(progress)s, progress_fraction = %(fraction)s::float8
+  FROM a WHERE p.job_id = a.job_id AND p.progress_fraction <= %(fraction)s::float8"""
+
+
+def progress(endpoint_id: int, worker_name: str, attempt: AttemptId, raw: bytes, value: Any) -> None:
+    """Keep the furthest progress (they come unordered): by `fraction` where the worker says one, else the latest."""
+    params = {"job": attempt.job, "number": attempt.number, "worker": worker_name, "endpoint": endpoint_id}
+    sql.run(PROGRESS, params | {"progress": raw, "fraction": _fraction(value)})
+
+
+def _fraction(value: Any) -> float:
+    fraction = value.get("fraction") if isinstance(value, Mapping) else None
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+        return -1.0
+    return float(fraction)

@@ -1,0 +1,125 @@
+"""The one table of legal moves of a job's state, the one compare-and-set that makes them, and what goes with a move.
+
+IN_QUEUE → IN_PROGRESS at a hand-over; back when the attempt is lost, handed back or undone; an ended job moves again
+only by `retry`. A move that finds the job elsewhere changes nothing, and that is normal: someone else was first.
+"""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from django.db import models
+
+from accounts import sql
+
+
+class State(models.TextChoices):
+    """RunPod's words."""
+
+    IN_QUEUE = "IN_QUEUE", "in queue"
+    IN_PROGRESS = "IN_PROGRESS", "in progress"
+    COMPLETED = "COMPLETED", "completed"
+    FAILED = "FAILED", "failed"
+    CANCELLED = "CANCELLED", "cancelled"
+    TIMED_OUT = "TIMED_OUT", "timed out"
+
+
+FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED, State.TIMED_OUT)
+
+MOVES: Mapping[State, tuple[State, ...]] = {
+    State.IN_QUEUE: (State.IN_PROGRESS, State.CANCELLED, State.TIMED_OUT, State.FAILED),
+    State.IN_PROGRESS: (State.IN_QUEUE, State.COMPLETED, State.FAILED, State.CANCELLED, State.TIMED_OUT),
+    State.FAILED: (State.IN_QUEUE,),
+    State.TIMED_OUT: (State.IN_QUEUE,),
+    State.COMPLETED: (),
+    State.CANCELLED: (),
+}
+
+
+def sources(to: State) -> tuple[State, ...]:
+    """The states from which a job may move to `to`."""
+    return tuple(state for state, targets in MOVES.items() if to in targets)
+
+
+def move_sql(to: State, sets: str, where: str, *, only: tuple[State, ...] | None = None) -> str:
+    """The compare-and-set as SQL, for statements that do more in one go. `only` narrows the legal sources."""
+    legal = sources(to)
+    chosen = legal if only is None else only
+    if not set(chosen) <= set(legal):
+        raise ValueError(f"no legal move from {chosen} to {to}")
+    states = ", ".join(f"'{state.value}'" for state in chosen)
+    return f"UPDATE jobs_job j SET state = '{to.value}', {sets} WHERE j.state IN ({states}) AND {where}"
+
+
+def event_sql(kind: str, source: str) -> str:
+    """INSERT of one event for each row (id, attempt) of `source`, a CTE of the same statement."""
+    return (
+        "INSERT INTO jobs_event (job_id, attempt, kind, at, text)"
+        f" SELECT id, attempt, '{kind}', clock_timestamp(), %(text)s FROM {source}"
+    )
+
+
+def end_ctes(to: State, where: str) -> str:
+    """The CTEs that end jobs: state, open attempt, payload and event at once. The rows must be locked before, by an
+    earlier statement, else an attempt that was made meanwhile is not seen here.
+
+    Parameters: text of the event, output and error (JSON bytes or None), released (the worker has let go).
+    A request's bucket secrets go at once where no retry is possible (rules.md 22).
+    """
+    execution = "(extract(epoch FROM clock_timestamp() - j.started_at) * 1000)::bigint"
+    sets = f"finished_at = clock_timestamp(), deadline_at = NULL, execution_ms = {execution}"
+    wipe = "true" if to in (State.COMPLETED, State.CANCELLED) else "false"
+    return f"""
+    job AS ({move_sql(to, sets, where)} RETURNING j.id, j.attempt), attempt AS (
+        UPDATE jobs_attempt a SET ended_at = clock_timestamp(), outcome = '{to.value.lower()}',
+               stop_wanted = NOT %(released)s::bool,
+               released_at = CASE WHEN %(released)s::bool THEN clock_timestamp() END
+          FROM job WHERE a.job_id = job.id AND a.ended_at IS NULL RETURNING a.worker_id
+    ), payload AS (
+        UPDATE jobs_payload p
+           SET output = coalesce(%(output)s::bytea, output), error = coalesce(%(error)s::bytea, error),
+               request_bucket = CASE WHEN {wipe} THEN NULL ELSE request_bucket END,
+               request_bucket_wiped = request_bucket_wiped OR ({wipe} AND request_bucket IS NOT NULL)
+          FROM job WHERE p.job_id = job.id
+    ), event AS ({event_sql(to.value.lower(), "job")})"""
+
+
+_END = {to: f"WITH {end_ctes(to, 'j.id = %(job)s')} SELECT job.id FROM job" for to in FINAL}
+
+
+def end(
+    job: UUID,
+    to: State,
+    text: str,
+    *,
+    released: bool = False,
+    output: bytes | None = None,
+    error: bytes | None = None,
+) -> bool:
+    """End a job whose row this transaction has locked; says whether it ended now."""
+    params = {"job": job, "text": text[:2000], "released": released, "output": output, "error": error}
+    return sql.first(_END[to], params) is not None
+
+
+REQUEUE = f"""
+WITH job AS ({
+    move_sql(
+        State.IN_QUEUE,
+        "deadline_at = j.queued_at + j.ttl_ms * interval '1 ms', started_at = NULL, delay_ms = NULL, worker_name = ''",
+        "j.id = %(job)s",
+        only=(State.IN_PROGRESS,),
+    )
+} RETURNING j.id)
+UPDATE jobs_payload p SET progress = NULL, progress_fraction = -1 FROM job WHERE p.job_id = job.id"""
+
+
+def requeue(job: UUID) -> bool:
+    """Put a job whose attempt came to nothing back into the queue, at its old place."""
+    return bool(sql.run(REQUEUE, {"job": job}))
+
+
+def note(job: UUID, attempt: int, kind: str, text: str = "") -> None:
+    """Write an event that goes with no move."""
+    sql.run(
+        "INSERT INTO jobs_event (job_id, attempt, kind, at, text) VALUES (%s, %s, %s, clock_timestamp(), %s)",
+        [job, attempt, kind, text[:2000]],
+    )

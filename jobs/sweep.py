@@ -1,0 +1,147 @@
+"""sweep(): finishes whatever nobody else did, needing nobody's help (rules.md 16). Each step is its own transaction."""
+
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+from django.db import transaction
+from django_q.tasks import async_task
+
+from accounts.sql import first, one, rows, run
+from jobs.live import announce, job_key, worker_key
+from jobs.loss import lose
+from jobs.states import State, end
+from jobs.uploads import unwon
+from jobs.workers import release
+
+log = logging.getLogger("hearth.sweep")
+BATCH = 200
+
+
+OVERDUE = """
+SELECT id FROM jobs_job WHERE state IN ('IN_QUEUE', 'IN_PROGRESS') AND deadline_at < clock_timestamp()
+ ORDER BY deadline_at LIMIT %(batch)s"""
+
+LOCK_OVERDUE = """
+SELECT j.state, j.ttl_ms, j.execution_timeout_ms, a.worker_id
+  FROM jobs_job j LEFT JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt AND a.ended_at IS NULL
+ WHERE j.id = %(job)s AND j.state IN ('IN_QUEUE', 'IN_PROGRESS') AND j.deadline_at < clock_timestamp()
+   FOR NO KEY UPDATE OF j SKIP LOCKED"""
+
+
+def time_out_overdue() -> int:
+    """End jobs that waited longer than their ttl, or ran longer than their execution time-out."""
+    return sum(_time_out(job) for (job,) in rows(OVERDUE, {"batch": BATCH}))
+
+
+def _time_out(job: UUID) -> bool:
+    with transaction.atomic():
+        row = first(LOCK_OVERDUE, {"job": job})
+        if row is None:
+            return False
+        state, ttl_ms, execution_timeout_ms, worker_id = row
+        text = (
+            f"No worker took the job within its ttl of {ttl_ms} ms."
+            if state == State.IN_QUEUE
+            else f"The job ran longer than its executionTimeout of {execution_timeout_ms} ms."
+        )
+        end(job, State.TIMED_OUT, text, error=orjson.dumps(text))
+        announce(job_key(job), *([worker_key(worker_id)] if worker_id else []))
+    return True
+
+
+# Since when some web process could take polls and pings without a gap: no lease runs out before LEASE_S of that.
+UP_SINCE = """
+SELECT coalesce(min(up_since) < clock_timestamp() - %(lease)s * interval '1 s', false)
+  FROM jobs_webprocess WHERE seen_at > clock_timestamp() - interval '10 s'"""
+
+SILENT = """
+WITH ago AS (SELECT clock_timestamp() - %(lease)s * interval '1 s' AS at)
+SELECT a.job_id, a.number, a.ended_at IS NOT NULL,
+       CASE WHEN a.confirmed_at IS NULL THEN 'its worker did not confirm it within ' || %(lease)s || ' s'
+            WHEN greatest(a.named_at, a.confirmed_at) < ago.at
+            THEN 'its worker has not named it for ' || %(lease)s || ' s'
+            ELSE 'its worker has not polled for ' || %(lease)s || ' s' END
+  FROM jobs_attempt a JOIN jobs_worker w ON w.id = a.worker_id, ago
+ WHERE a.released_at IS NULL AND a.handed_at < ago.at AND (
+       a.confirmed_at IS NULL
+    OR greatest(a.named_at, a.confirmed_at) < ago.at
+    OR (w.stops_in_job AND greatest(w.take_at, w.stop_at) < ago.at))
+ LIMIT %(batch)s"""
+
+
+def lose_silent() -> int:
+    """Leases that ran out: the attempt is lost; one that had ended frees its slot."""
+    if not one(UP_SINCE, {"lease": settings.LEASE_S})[0]:
+        return 0
+    found = rows(SILENT, {"lease": settings.LEASE_S, "batch": BATCH})
+    for job, number, ended, why in found:
+        if ended:
+            release(job, number)
+        else:
+            lose(job, number, why)
+    return len(found)
+
+
+IDLE = """
+SELECT a.job_id, a.number FROM jobs_attempt a
+ WHERE a.released_at IS NULL AND a.ended_at IS NULL AND a.started_at IS NULL AND a.worker_id IS NOT NULL
+   AND a.handed_at < clock_timestamp() - %(start)s * interval '1 s'
+   AND NOT EXISTS (SELECT 1 FROM jobs_attempt o WHERE o.worker_id = a.worker_id AND o.started_at IS NOT NULL
+                      AND coalesce(o.released_at, clock_timestamp()) > clock_timestamp() - %(start)s * interval '1 s')
+ LIMIT %(batch)s"""
+
+
+def lose_unstarted() -> int:
+    """A worker that runs nothing and still has not started what it holds after START_S."""
+    found = rows(IDLE, {"start": settings.START_S, "batch": BATCH})
+    return sum(lose(job, number, f"its worker did not start it within {settings.START_S} s") for job, number in found)
+
+
+WIPE = """
+WITH due AS (
+    SELECT p.job_id FROM jobs_payload p JOIN jobs_job j ON j.id = p.job_id
+     WHERE p.request_bucket IS NOT NULL AND j.finished_at < clock_timestamp() - %(keep)s * interval '1 s'
+     LIMIT %(batch)s FOR NO KEY UPDATE OF j SKIP LOCKED
+)
+UPDATE jobs_payload p SET request_bucket = NULL, request_bucket_wiped = true FROM due WHERE p.job_id = due.job_id"""
+
+
+def wipe_request_buckets() -> int:
+    """Secrets of a request go when no retry is possible any more (rules.md 22)."""
+    return run(WIPE, {"keep": int(settings.REQUEST_BUCKET_KEEP.total_seconds()), "batch": BATCH})
+
+
+FORGET_WORKERS = """
+DELETE FROM jobs_worker w
+ WHERE greatest(take_at, stop_at, ping_at, first_seen_at) < clock_timestamp() - interval '1 day'
+   AND NOT EXISTS (SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL)"""
+FORGET_PROCESSES = "DELETE FROM jobs_webprocess WHERE seen_at < clock_timestamp() - interval '1 hour'"
+
+
+def forget_gone() -> int:
+    """Rows of workers and web processes that have not been seen for long."""
+    return run(FORGET_WORKERS) + run(FORGET_PROCESSES)
+
+
+def discard_uploads() -> int:
+    """Files that no attempt won: the deleting is S3's pace, so a task does it; asked again until it is done."""
+    if not unwon(1):
+        return 0
+    async_task("jobs.tasks.discard_uploads", cluster="slow")
+    return 1
+
+
+STEPS: tuple[Callable[[], int], ...] = (time_out_overdue, lose_silent, lose_unstarted)  # every SWEEP_S
+SLOW_STEPS: tuple[Callable[[], int], ...] = (wipe_request_buckets, forget_gone, discard_uploads)  # every minute
+
+
+def sweep(steps: tuple[Callable[[], int], ...] = STEPS + SLOW_STEPS) -> dict[str, int]:
+    """Do all steps; returns how much each found to do."""
+    found = {step.__name__: step() for step in steps}
+    for name, n in found.items():
+        if n:
+            log.info("%s: %d", name, n)
+    return found

@@ -1,0 +1,86 @@
+"""Upload slots for the worker that holds an attempt, and the end of files that no attempt won (rules.md 4, 12)."""
+
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+from botocore.exceptions import BotoCoreError, ClientError
+from django.conf import settings
+from django.core import signing
+from django.db import transaction
+
+from accounts import sql
+from accounts.sealed import SealBroken, Sealed
+from jobs.ids import AttemptId
+from jobs.models import Payload
+from storage.models import Blob, Bucket
+from storage.outputs import open_slots, place_of
+from storage.places import BucketRefused, Place, delete_objects, operators_place
+from worker.wire import Slot, Upload
+
+log = logging.getLogger("hearth.uploads")
+TOKEN_SALT, TOKEN_LIFE_S = "hearth.worker", 8 * 24 * 3600  # longer than the longest time-out
+
+
+def worker_token(job: UUID, number: int) -> str:
+    """The right of one attempt's worker to /hooks/worker/<token>/…, and to nothing else."""
+    return signing.dumps([job.hex, number], salt=TOKEN_SALT)
+
+
+def read_token(token: str) -> AttemptId | None:
+    try:
+        job, number = signing.loads(token, salt=TOKEN_SALT, max_age=TOKEN_LIFE_S)
+        return AttemptId(UUID(job), int(number))
+    except (signing.BadSignature, ValueError, TypeError):
+        return None
+
+
+CURRENT = """
+SELECT j.tenant_id, j.bucket_id, p.request_bucket
+  FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id AND j.attempt = a.number JOIN jobs_payload p ON p.job_id = j.id
+ WHERE a.job_id = %s AND a.number = %s AND a.ended_at IS NULL"""
+
+
+def slots(attempt: AttemptId, uploads: Sequence[Upload]) -> list[Slot] | None:
+    """A signed PUT for each file; None if the attempt is no longer current."""
+    with transaction.atomic():
+        row = sql.first(CURRENT, [attempt.job, attempt.number])
+        if row is None:
+            return None
+        tenant_id, bucket_id, request = row
+        bucket = Bucket.all_tenants.get(pk=bucket_id) if bucket_id else None
+        return open_slots(tenant_id, attempt.job, attempt.number, bucket, request and Sealed(request), uploads)
+
+
+UNWON = """
+SELECT b.id FROM storage_blob b LEFT JOIN jobs_attempt a ON a.job_id = b.job_id AND a.number = b.attempt
+ WHERE b.state = 'pending' AND b.created_at < clock_timestamp() - %(life)s * interval '1 s'
+   AND (a.id IS NULL OR a.ended_at IS NOT NULL)
+ ORDER BY b.created_at LIMIT %(batch)s"""
+
+
+def unwon(batch: int) -> list[UUID]:
+    """Blobs of attempts that ended without them, whose upload URLs have expired, so that nothing comes after."""
+    life = settings.UPLOAD_URL_LIFETIME.total_seconds() + 60
+    return [row[0] for row in sql.rows(UNWON, {"life": int(life), "batch": batch})]
+
+
+def discard_unwon(batch: int = 200) -> int:
+    """Delete them, object first; no transaction is open meanwhile. What fails stays for the next time."""
+    gone = []
+    for blob in Blob.all_tenants.filter(id__in=unwon(batch)).select_related("bucket"):
+        try:
+            if place := _place_to_delete(blob):
+                delete_objects(place, [blob.key])
+            gone.append(blob.pk)
+        except (BotoCoreError, ClientError, SealBroken, BucketRefused) as error:
+            log.warning("could not delete %s: %s", blob.key, error)
+    return Blob.all_tenants.filter(id__in=gone, state=Blob.State.PENDING).delete()[0]
+
+
+def _place_to_delete(blob: Blob) -> Place | None:
+    """Where its object is; None for a request's bucket whose secret is gone: it cannot be reached any more."""
+    if not blob.of_request:
+        return place_of(blob.bucket, None) if blob.bucket else operators_place(public=False)
+    payload = Payload.objects.filter(job=blob.job_id).only("request_bucket").first()
+    return place_of(None, payload.request_bucket) if payload and payload.request_bucket else None

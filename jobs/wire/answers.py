@@ -1,0 +1,57 @@
+"""JSON answers, and the one shape of errors for everything mounted beside Django (design.md, Errors)."""
+
+import logging
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from accounts.errors import Refused
+from accounts.keys import GivenKey, given_key
+
+log = logging.getLogger("hearth.web")
+
+
+def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; bytes are JSON already."""
+    body = content if isinstance(content, bytes) else orjson.dumps(content)
+    return Response(body, status, headers, "application/json")
+
+
+def key_of(request: Request) -> GivenKey:
+    return given_key(request.headers.get("authorization"))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return answer(error.body(), error.status, headers)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        body = {"error": f"{request.method} is not allowed here.", "code": "method_not_allowed"}
+    elif error.status_code == 404:
+        body = {"error": f"There is nothing at {request.url.path}.", "code": "not_found"}
+    else:
+        body = {"error": error.detail, "code": "bad_request"}
+    return answer(body, error.status_code, dict(error.headers or {}))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.scope.get("route_path", "?"), exc_info=error)
+    return answer({"error": "Hearth failed on this request; it is logged.", "code": "internal"}, 500)
+
+
+def json_app(routes: list[BaseRoute]) -> Starlette:
+    """A sub-app whose every answer is JSON, its 404, 405 and 500 too."""
+    return Starlette(
+        routes=routes, exception_handlers={Refused: _refused, HTTPException: _http, 500: _broken, Exception: _broken}
+    )

@@ -1,0 +1,136 @@
+"""Request bodies: read within limits, parsed strictly, and kept as the very bytes that came (rules.md 9, 26)."""
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from accounts.errors import Refused, bad_request
+
+DRAIN_MAX_BYTES, DRAIN_MAX_S = 64 * 1024**2, 30
+
+
+class Unreadable(ValueError):
+    """Bytes that are no JSON object; the message says why."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A value of a JSON object: parsed, and as the bytes that stood there."""
+
+    value: Any
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A JSON object's values. `mended`: NaN or Infinity stood in it and was made null, also in `raw`."""
+
+    values: dict[str, Part]
+    mended: bool = False
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body; Refused(413) when it is larger, once the client had the chance to send it all.
+
+    An answer before the end of the body reaches most clients as a connection reset.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(None) as limit:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= max_bytes:
+                    chunks.append(chunk)
+                elif chunks:
+                    chunks.clear()
+                    limit.reschedule(asyncio.get_running_loop().time() + DRAIN_MAX_S)
+                if size > DRAIN_MAX_BYTES + max_bytes:
+                    break
+    except TimeoutError:
+        pass  # it is too large whatever is still to come
+    except ClientDisconnect as error:
+        raise bad_request("The body ended early.") from error
+    if size > max_bytes:
+        raise Refused(413, "too_large", f"The body has {size} bytes or more; at most {max_bytes} are taken here.")
+    return b"".join(chunks)
+
+
+def parse_request(body: bytes) -> Parts:
+    """A client's JSON object: strict (no NaN, no broken UTF-8). Raises Refused(400)."""
+    try:
+        whole = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The body is not valid JSON: {error}.", "invalid_json") from error
+    if not isinstance(whole, dict):
+        raise bad_request(f"The body must be a JSON object, not {kind(whole)}.", "invalid_json")
+    try:
+        return split_object(body)
+    except Unreadable as error:
+        raise bad_request(f"The body is not valid JSON: {error}.", "invalid_json") from error
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def split_object(body: bytes) -> Parts:
+    """Split a JSON object into its values without changing a byte of them, except NaN and Infinity, made null.
+
+    Raises Unreadable.
+    """
+    seen: list[str] = []
+    decoder = json.JSONDecoder(parse_constant=seen.append)
+    values: dict[str, Part] = {}
+    mended = False
+    try:
+        text = body.decode()
+        at = _expect(text, _skip(text, 0), "{")
+        while text[at] != "}":
+            name, at = decoder.raw_decode(text, at)
+            start = _skip(text, _expect(text, _skip(text, at), ":"))
+            value, end = decoder.raw_decode(text, start)
+            raw = text[start:end] if not seen else json.dumps(value)
+            mended = mended or bool(seen)
+            seen.clear()
+            values[name] = Part(value, raw.encode())
+            at = _skip(text, end)
+            if text[at] != "}":
+                at = _skip(text, _expect(text, at, ","))
+        if _skip(text, at + 1) != len(text):
+            raise Unreadable("something follows the object")
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Unreadable(str(error)) from error
+    except IndexError as error:
+        raise Unreadable("it ends early") from error
+    except RecursionError as error:
+        raise Unreadable("it is nested too deeply") from error
+    return Parts(values, mended)
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _expect(text: str, at: int, char: str) -> int:
+    """The place after `char`, which must stand at `at`, and after the space that follows."""
+    if text[at] != char:
+        raise Unreadable(f"{char!r} expected at character {at}")
+    return _skip(text, at + 1)
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, for messages."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut to a length that a person reads."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,253 @@
+"""/v2 for workers: what the stock `runpod` SDK worker calls (protocol/runpod.md 1).
+
+It retries job-done only on 5xx and polls again at once on all but 429, so: job-done waits for the database as long as
+it can, job-take answers 429 when it is away, and a poll with a wrong key is answered slowly.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import orjson
+from django.conf import settings
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from accounts import access
+from accounts.errors import Refused, bad_request
+from accounts.sealed import Sealed
+from jobs import loss, news, workers
+from jobs.ids import AttemptId, attempt_id, parse_attempt_id
+from jobs.live import Hub, Ticket, endpoint_key, worker_key
+from jobs.models import Endpoint
+from jobs.queue import Claimed
+from jobs.uploads import worker_token
+from jobs.wire.answers import answer, key_of
+from jobs.wire.bodies import Unreadable, read_body, split_object
+from jobs.wire.call import P, T, verb
+from worker.wire import HEARTH_FIELD
+
+NOTHING = Response(status_code=204)
+MAX_BATCH = 100
+WRONG_KEY_S = 2.0
+DONE_WAIT_S = 60.0
+
+
+async def job_take(request: Request) -> Response:
+    jobs = await _take(request, 1)
+    return answer(b"".join(jobs)) if jobs else NOTHING
+
+
+async def job_take_batch(request: Request) -> Response:
+    text = request.query_params.get("batch_size", "1")
+    if not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise bad_request(f"`batch_size` must be a positive number, not {text[:20]!r}.")
+    jobs = await _take(request, min(int(text), MAX_BATCH))
+    return answer(b"[" + b",".join(jobs) + b"]") if jobs else NOTHING
+
+
+async def _take(request: Request, n: int) -> list[bytes]:
+    """Up to n jobs as JSON, waiting up to POLL_HOLD_S for the first; none if the worker hung up meanwhile."""
+    idle = request.query_params.get("job_in_progress") == "0"
+    poller = await _polled(request, idle=idle)
+    gone = _Gone(request)
+    try:
+        claimed = await _claim(poller, n, gone)
+        if claimed and gone.yes:
+            for job in claimed:
+                await verb(loss.undo, job.job, job.number)
+            return []
+        return [_handover(job) for job in claimed]
+    except Refused as error:
+        raise _pause(error) from error
+    finally:
+        gone.stop()
+
+
+async def _polled(request: Request, *, idle: bool) -> workers.Poller:
+    endpoint, name = _names(request)
+    try:
+        return await verb(workers.begin_take, key_of(request), endpoint, name, idle=idle)
+    except Refused as error:
+        if error.status in (401, 404):
+            await asyncio.sleep(WRONG_KEY_S)
+        raise _pause(error) from error
+
+
+def _pause(error: Refused) -> Refused:
+    """429 is the only answer after which the SDK's poll pauses (5 s)."""
+    return error if error.status != 503 else Refused(429, error.code, error.error, retry_after_s=5)
+
+
+async def _claim(poller: workers.Poller, n: int, gone: "_Gone") -> list[Claimed]:
+    """Register, read, wait; for the queue, or, when the worker is full, for room on it."""
+    hub = _hub()
+    deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
+    key = endpoint_key(poller.endpoint_id)
+    while True:
+        async with hub.waiting(key) as ticket:
+            if gone.yes or hub.draining:
+                return []
+            taken = await verb(workers.take, poller, n)
+            if taken.jobs:
+                break
+            wanted = worker_key(poller.worker_id) if taken.full else endpoint_key(poller.endpoint_id)
+            if wanted != key:
+                key = wanted
+                continue
+            if not await _wait(ticket, gone, deadline):
+                return []
+    hub.wake(endpoint_key(poller.endpoint_id))  # there may be more: the next one looks
+    return taken.jobs
+
+
+async def _wait(ticket: Ticket, gone: "_Gone", deadline: float) -> bool:
+    """Wait for news; False when the hold is over, the process drains, or the worker has hung up."""
+    gone.wakes(ticket)
+    left = deadline - asyncio.get_running_loop().time()
+    return left > 0 and await ticket.wait(left) and not gone.yes
+
+
+class _Gone:
+    """Watches whether the poll's client hangs up, which wakes its ticket at once."""
+
+    def __init__(self, request: Request) -> None:
+        self.yes = False
+        self._ticket: Ticket | None = None
+        self._task = asyncio.create_task(self._watch(request))
+
+    async def _watch(self, request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self.yes = True
+        if self._ticket is not None:
+            self._ticket.wake()
+
+    def wakes(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+def _handover(job: Claimed) -> bytes:
+    """A job as the worker gets it: its attempt's id and its input, with the way back to Hearth for our own worker."""
+    given = job.input
+    fields: dict[str, object] = {"id": attempt_id(job.job, job.sync, job.number)}
+    if job.dialect == Endpoint.Dialect.HEARTH:
+        way_back = {"url": settings.HEARTH_URL, "token": worker_token(job.job, job.number)}
+        # last, since of equal names the last one counts
+        given = given.rstrip()[:-1] + b"," + orjson.dumps(HEARTH_FIELD) + b":" + orjson.dumps(way_back) + b"}"
+    elif job.request_bucket is not None:
+        fields["s3Config"] = orjson.Fragment(Sealed(job.request_bucket).unseal())
+    return orjson.dumps(fields | {"input": orjson.Fragment(given)})
+
+
+async def job_stop(request: Request) -> Response:
+    """The attempts this worker is to stop, waiting up to POLL_HOLD_S for one."""
+    endpoint, name = _names(request)
+    gone = _Gone(request)
+    try:
+        poller = await verb(workers.seen, key_of(request), endpoint, name, "stop_at")
+        deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
+        hub = _hub()
+        while True:
+            async with hub.waiting(worker_key(poller.worker_id)) as ticket:
+                stops = [] if gone.yes else await verb(workers.stops, poller)
+                if stops:
+                    return answer({"jobsToStop": stops})
+                if not await _wait(ticket, gone, deadline):
+                    return NOTHING
+    except Refused as error:
+        if error.status in (401, 404):
+            await asyncio.sleep(WRONG_KEY_S)
+        raise _pause(error) from error
+    finally:
+        gone.stop()
+
+
+async def job_done(request: Request) -> Response:
+    """A result, or progress (`status` IN_PROGRESS). Always 200 once the key is good: what is refused is lost."""
+    endpoint, name = _names(request)
+    endpoint_id = await _patiently(access.check_worker_key, key_of(request), endpoint)
+    attempt = parse_attempt_id(request.path_params["attempt"])
+    body, fault = await _body(request)
+    if attempt is None:
+        return answer({})
+    try:
+        parts = split_object(body)
+    except Unreadable as error:
+        await _patiently(news.done, endpoint_id, name, attempt, news.Done(fault=fault or f"it is not JSON: {error}"))
+        return answer({})
+    output, error_part, state = (parts.values.get(field) for field in ("output", "error", "status"))
+    if state is not None and state.value == "IN_PROGRESS":
+        if output is not None:
+            await verb(news.progress, endpoint_id, name, attempt, output.raw, output.value)
+        return answer({})
+    done = news.Done(
+        output=output.raw if output else None,
+        output_value=output.value if output else None,
+        error=error_part.raw if error_part and error_part.value else None,
+        error_value=error_part.value if error_part else None,
+        mended=parts.mended,
+        fault=fault,
+    )
+    await _patiently(news.done, endpoint_id, name, attempt, done)
+    return answer({})
+
+
+async def _body(request: Request) -> tuple[bytes, str]:
+    """The body, or why it cannot be taken."""
+    try:
+        return await read_body(request, settings.OUTPUT_MAX_BYTES), ""
+    except Refused as error:
+        if error.status != 413:
+            raise
+        return b"{}", f"it is larger than {settings.OUTPUT_MAX_BYTES} bytes"
+
+
+async def _patiently(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run an idempotent verb; while the database is away, again for DONE_WAIT_S: the SDK drops a result soon."""
+    deadline = asyncio.get_running_loop().time() + DONE_WAIT_S
+    while True:
+        try:
+            return await verb(fn, *args, **kwargs)
+        except Refused as error:
+            if error.status != 503 or asyncio.get_running_loop().time() > deadline or _hub().draining:
+                raise
+            await asyncio.sleep(0.5)
+
+
+async def ping(request: Request) -> Response:
+    endpoint, name = _names(request)
+    query = request.query_params
+    if query.get("status") == "unhealthy":
+        reason = f"{query.get('check', '')} {query.get('reason', '')}".strip()
+        await verb(workers.unhealthy, key_of(request), endpoint, name, reason)
+        return answer({})
+    named = [a for text in query.get("job_id", "").split(",") if isinstance(a := parse_attempt_id(text), AttemptId)]
+    await verb(workers.ping, key_of(request), endpoint, name, query.get("runpod_version", "")[:50], named)
+    return answer({})
+
+
+def _names(request: Request) -> tuple[str, str]:
+    """The endpoint's and the worker's name."""
+    name = request.path_params["worker"]
+    if not 0 < len(name) <= 200 or not name.isprintable():
+        raise bad_request("The worker's id must be 1 to 200 printable characters.")
+    return request.path_params["endpoint"], name
+
+
+def _hub() -> Hub:
+    assert Hub.current is not None
+    return Hub.current
+
+
+ROUTES = [
+    Route("/{endpoint}/job-take/{worker}", job_take, methods=["GET"]),
+    Route("/{endpoint}/job-take-batch/{worker}", job_take_batch, methods=["GET"]),
+    Route("/{endpoint}/job-stop/{worker}", job_stop, methods=["GET"]),
+    Route("/{endpoint}/job-done/{worker}/{attempt}", job_done, methods=["POST"]),
+    Route("/{endpoint}/ping/{worker}", ping, methods=["GET"]),
+]

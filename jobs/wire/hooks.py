@@ -1,0 +1,81 @@
+"""/hooks/worker/<token>/…: what our own worker asks while it runs one attempt (worker/wire.py)."""
+
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from accounts.errors import Refused, bad_request, not_found
+from jobs import loss, news, uploads
+from jobs.ids import AttemptId
+from jobs.wire.answers import answer
+from jobs.wire.bodies import Parts, parse_request, read_body
+from jobs.wire.call import verb
+from worker.wire import Upload
+
+MAX_BODY_BYTES = 4 * 1024**2
+MAX_FILES = 5_000
+MAX_FILE_BYTES = 5 * 1024**3  # of one PUT to S3
+
+
+async def started(request: Request) -> Response:
+    if not await verb(news.started, _attempt(request)):
+        raise _not_current()
+    return answer({})
+
+
+async def open_uploads(request: Request) -> Response:
+    attempt = _attempt(request)
+    given = _uploads(parse_request(await read_body(request, MAX_BODY_BYTES)))
+    slots = await verb(uploads.slots, attempt, given)
+    if slots is None:
+        raise _not_current()
+    return answer({"uploads": [asdict(slot) for slot in slots]})
+
+
+async def hand_back(request: Request) -> Response:
+    attempt = _attempt(request)
+    reason = parse_request(await read_body(request, MAX_BODY_BYTES)).values.get("reason")
+    await verb(loss.hand_back, attempt.job, attempt.number, str(reason.value)[:500] if reason else "no reason given")
+    return answer({})
+
+
+def _attempt(request: Request) -> AttemptId:
+    attempt = uploads.read_token(request.path_params["token"])
+    if attempt is None:
+        raise not_found("There is nothing here.")
+    return attempt
+
+
+def _not_current() -> Refused:
+    return Refused(409, "not_current", "This attempt has ended: do not run it.")
+
+
+def _uploads(parts: Parts) -> list[Upload]:
+    files = parts.values["files"].value if "files" in parts.values else None
+    if not isinstance(files, list) or len(files) > MAX_FILES:
+        raise bad_request(f"`files` must be a list of at most {MAX_FILES}.")
+    return [_upload(file) for file in files]
+
+
+def _upload(file: Any) -> Upload:
+    try:
+        texts = {name: file[name] for name in ("name", "content_type", "sha256", "node", "kind")}
+        size = file["bytes"]
+    except (TypeError, KeyError) as error:
+        raise bad_request(f"A file lacks {error}.") from error
+    for name, text in texts.items():
+        if not isinstance(text, str) or len(text) > 300 or "\0" in text or "\n" in text or "\r" in text:
+            raise bad_request(f"`{name}` of a file must be a line of at most 300 characters.")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_FILE_BYTES:
+        raise bad_request(f"`bytes` of a file must be 0 to {MAX_FILE_BYTES}.")
+    return Upload(bytes=size, **texts)
+
+
+ROUTES = [
+    Route("/worker/{token}/started", started, methods=["POST"]),
+    Route("/worker/{token}/uploads", open_uploads, methods=["POST"]),
+    Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),
+]

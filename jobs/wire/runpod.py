@@ -1,0 +1,125 @@
+"""/v2 for clients: RunPod's serverless API, so that its SDKs work unchanged (protocol/runpod.md 2)."""
+
+import asyncio
+
+from django.conf import settings
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from accounts import access
+from accounts.errors import bad_request
+from jobs import history, lifecycle
+from jobs.ids import JobId, parse_job_id, public_id
+from jobs.live import Hub, job_key
+from jobs.states import State
+from jobs.wire.answers import answer, key_of
+from jobs.wire.bodies import parse_request, read_body
+from jobs.wire.call import verb
+from jobs.wire.submission import Submission, parse_submission
+
+WAIT_MS = (1_000, 300_000)
+DEFAULT_WAIT_MS = 90_000
+
+
+async def run(request: Request) -> Response:
+    submission = await _submission(request, sync=False)
+    job = await verb(lifecycle.create, key_of(request), request.path_params["endpoint"], submission)
+    return answer({"id": public_id(job.uuid, job.sync), "status": State.IN_QUEUE.value})
+
+
+async def runsync(request: Request) -> Response:
+    wait_s = _wait_ms(request) / 1000
+    submission = await _submission(request, sync=True)
+    deadline = asyncio.get_running_loop().time() + wait_s
+    job = await verb(lifecycle.create, key_of(request), request.path_params["endpoint"], submission)
+    return answer((await _ended(job, deadline)).json())
+
+
+async def _ended(job: JobId, deadline: float) -> history.Snapshot:
+    """The job once it has ended, or as it is at the deadline. Register, then read, then wait (rules.md 13)."""
+    assert Hub.current is not None
+    async with Hub.current.waiting(job_key(job.uuid)) as ticket:
+        while True:
+            snapshot = await verb(history.result, job.uuid)
+            left = deadline - asyncio.get_running_loop().time()
+            if snapshot.ended or left <= 0 or Hub.current.draining:
+                return snapshot
+            await ticket.wait(left)
+
+
+async def status(request: Request) -> Response:
+    snapshot = await verb(history.status, key_of(request), request.path_params["endpoint"], _job_id(request))
+    return answer(snapshot.json())
+
+
+async def cancel(request: Request) -> Response:
+    job = _job_id(request)
+    state = await verb(lifecycle.cancel, key_of(request), request.path_params["endpoint"], job)
+    return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
+
+
+async def retry(request: Request) -> Response:
+    job = _job_id(request)
+    state = await verb(lifecycle.retry, key_of(request), request.path_params["endpoint"], job)
+    return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
+
+
+async def purge_queue(request: Request) -> Response:
+    removed = await verb(lifecycle.purge, key_of(request), request.path_params["endpoint"])
+    return answer({"removed": removed, "status": "completed"})
+
+
+async def health(request: Request) -> Response:
+    return answer(await verb(history.health, key_of(request), request.path_params["endpoint"]))
+
+
+async def requests(request: Request) -> Response:
+    return answer(await verb(history.requests, key_of(request), request.path_params["endpoint"]))
+
+
+LARGE_BYTES = 256 * 1024  # parsed in a thread, and only for who may submit
+
+
+async def _submission(request: Request, *, sync: bool) -> Submission:
+    key = key_of(request)
+    access.api_key_params(key, lifecycle.RUN)  # no body is read for who has no API key at all
+    body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
+    if len(body) < LARGE_BYTES:
+        return _parse(body, sync)
+    await verb(lifecycle.own_grant, key, request.path_params["endpoint"], lifecycle.RUN)
+    return await verb(_parse, body, sync)
+
+
+def _parse(body: bytes, sync: bool) -> Submission:
+    return parse_submission(parse_request(body), sync=sync)
+
+
+def _job_id(request: Request) -> JobId:
+    text = request.path_params["job"]
+    job = parse_job_id(text)
+    if job is None:
+        raise lifecycle.no_job(text)
+    return job
+
+
+def _wait_ms(request: Request) -> int:
+    text = request.query_params.get("wait")
+    if text is None:
+        return DEFAULT_WAIT_MS
+    low, high = WAIT_MS
+    if not (text.isascii() and text.isdigit() and low <= int(text[:9]) <= high):
+        raise bad_request(f"`wait` must be {low} to {high} (ms), not {text[:20]!r}.", "invalid_wait")
+    return int(text)
+
+
+ROUTES = [
+    Route("/{endpoint}/run", run, methods=["POST"]),
+    Route("/{endpoint}/runsync", runsync, methods=["POST"]),
+    Route("/{endpoint}/status/{job}", status, methods=["GET"]),
+    Route("/{endpoint}/cancel/{job}", cancel, methods=["POST"]),
+    Route("/{endpoint}/retry/{job}", retry, methods=["POST"]),
+    Route("/{endpoint}/purge-queue", purge_queue, methods=["POST"]),
+    Route("/{endpoint}/health", health, methods=["GET"]),
+    Route("/{endpoint}/requests", requests, methods=["GET"]),
+]

@@ -1,0 +1,144 @@
+"""A client's request to run a job, parsed: RunPod's fields and the reference's (api-interactions.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from django.conf import settings
+
+from accounts.errors import bad_request
+from accounts.sealed import Sealed
+from jobs.wire.bodies import Part, Parts, kind, shown, split_object
+from storage.places import BucketRefused, request_bucket
+from worker.wire import HEARTH_FIELD, UrlRefused, check_url
+
+EXECUTION_TIMEOUT_MS = (5_000, 7 * 24 * 3600_000)
+TTL_MS = (10_000, 7 * 24 * 3600_000)
+DEFAULT_EXECUTION_TIMEOUT_MS, DEFAULT_TTL_MS = 600_000, 24 * 3600_000
+BUCKET_FIELDS = ("tobucket", "s3Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
+    without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not."""
+
+    sync: bool
+    input: bytes
+    workflow_input: bytes
+    workflow_fault: str
+    webhook: str
+    policy: bytes | None
+    execution_timeout_ms: int
+    ttl_ms: int
+    priority: int
+    request_bucket: Sealed | None
+    raw_request_bucket: Sealed | None
+
+
+def parse_submission(parts: Parts, *, sync: bool) -> Submission:
+    """Raises Refused(400) for what no dialect takes."""
+    values = parts.values
+    given = values.get("input")
+    if given is None:
+        raise bad_request("The body has no `input`.", "no_input")
+    policy = _policy(values.get("policy"))
+    kept, own_bucket = _cut_secrets(given)
+    config = _bucket(values["s3Config"].value, "s3Config") if "s3Config" in values else None
+    return Submission(
+        sync=sync,
+        input=given.raw,
+        workflow_input=kept,
+        workflow_fault=_workflow_fault(given.value),
+        webhook=_webhook(values.get("webhook")),
+        policy=values["policy"].raw if "policy" in values else None,
+        execution_timeout_ms=_bounded(policy, "executionTimeout", EXECUTION_TIMEOUT_MS, DEFAULT_EXECUTION_TIMEOUT_MS),
+        ttl_ms=_bounded(policy, "ttl", TTL_MS, DEFAULT_TTL_MS),
+        priority=-1 if _flag(policy, "lowPriority") else 0,
+        request_bucket=own_bucket or config,
+        raw_request_bucket=config,
+    )
+
+
+def _cut_secrets(given: Part) -> tuple[bytes, Sealed | None]:
+    """The input without its bucket secrets (and without what is ours to add), and the bucket it named, sealed."""
+    if not isinstance(given.value, dict) or not {*BUCKET_FIELDS, HEARTH_FIELD} & given.value.keys():
+        return given.raw, None
+    named = [_bucket(given.value.get(field), f"input.{field}") for field in BUCKET_FIELDS]
+    kept = {k: part for k, part in split_object(given.raw).values.items() if k not in (*BUCKET_FIELDS, HEARTH_FIELD)}
+    raw = b",".join(orjson.dumps(name) + b":" + part.raw for name, part in kept.items())
+    return b"{" + raw + b"}", next((bucket for bucket in named if bucket), None)
+
+
+def _bucket(value: Any, field: str) -> Sealed | None:
+    if value is None or value == {}:
+        return None
+    try:
+        request_bucket(value)
+    except BucketRefused as error:
+        raise bad_request(f"`{field}`: {error}.", "invalid_bucket") from error
+    return Sealed.seal(orjson.dumps(value).decode())
+
+
+def _webhook(part: Part | None) -> str:
+    if part is None or part.value is None or part.value == "":
+        return ""
+    try:
+        return check_url(part.value, settings.URL_ALLOW)
+    except UrlRefused as error:
+        raise bad_request(f"`webhook`: {error}.", "invalid_webhook") from error
+
+
+def _policy(part: Part | None) -> Mapping[str, Any]:
+    """The policy by lower-cased names: the reference spells `executiontimeout`, RunPod `executionTimeout`."""
+    if part is None or part.value is None:
+        return {}
+    if not isinstance(part.value, dict):
+        raise bad_request(f"`policy` must be an object, not {kind(part.value)}.", "invalid_policy")
+    return {name.lower(): value for name, value in part.value.items()}
+
+
+def _bounded(policy: Mapping[str, Any], name: str, bounds: tuple[int, int], default: int) -> int:
+    value = policy.get(name.lower())
+    if value is None:
+        return default
+    low, high = bounds
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise bad_request(f"`policy.{name}` must be {low} to {high} (ms), not {shown(value)}.", "invalid_policy")
+    return int(value)
+
+
+def _flag(policy: Mapping[str, Any], name: str) -> bool:
+    value = policy.get(name.lower(), False)
+    if not isinstance(value, bool):
+        raise bad_request(f"`policy.{name}` must be true or false, not {shown(value)}.", "invalid_policy")
+    return value
+
+
+def _workflow_fault(given: Any) -> str:
+    """Why dialects with a workflow refuse this input; "" if they take it."""
+    if not isinstance(given, dict):
+        return f"`input` must be an object with a `workflow`, not {kind(given)}."
+    workflow = given.get("workflow")
+    if isinstance(workflow, str):
+        try:
+            workflow = orjson.loads(workflow)
+        except orjson.JSONDecodeError as error:
+            return f"`input.workflow` is a string that is not valid JSON: {error}."
+    if workflow is None:
+        return "`input.workflow` is missing: the workflow in ComfyUI's API format."
+    if not isinstance(workflow, dict):
+        return f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}."
+    return _graph_fault(workflow)
+
+
+def _graph_fault(workflow: dict[str, Any]) -> str:
+    if not workflow:
+        return "`input.workflow` is empty."
+    if isinstance(workflow.get("nodes"), list):
+        return "`input.workflow` is in ComfyUI's UI format. Save it by `Export (API)` and send that."
+    for node_id, node in workflow.items():
+        if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
+            return f"`input.workflow` node {node_id!r} is no object with a `class_type`."
+    return ""

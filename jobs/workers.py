@@ -1,0 +1,148 @@
+"""What Hearth knows of a worker by its polls and pings, and what it tells it: take this, stop that (rules.md 1–4)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import transaction
+
+from accounts import access, sql
+from accounts.keys import GivenKey
+from jobs.ids import AttemptId, attempt_id
+from jobs.live import announce, endpoint_key, worker_key
+from jobs.loss import lose
+from jobs.models import Endpoint
+from jobs.queue import Holder, Taken, claim
+
+SETTLE_S = 2  # what a worker said within this time of a hand-over may be older than it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poller:
+    """A worker whose key was good, as its poll goes on."""
+
+    endpoint_id: int
+    worker_id: int
+    name: str
+    dialect: str
+    prefetch: int
+
+    @property
+    def holder(self) -> Holder:
+        own = self.dialect == Endpoint.Dialect.HEARTH
+        return Holder(name=self.name, worker_id=self.worker_id, starts=not own, prefetch=self.prefetch if own else None)
+
+
+SEEN = """
+INSERT INTO jobs_worker (endpoint_id, name, version, first_seen_at, {at}, stops_in_job, unhealthy)
+SELECT e.id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, '' FROM jobs_endpoint e
+ WHERE e.id = %(endpoint)s
+    ON CONFLICT (endpoint_id, name) DO UPDATE
+   SET {at} = clock_timestamp(), unhealthy = '',
+       version = CASE WHEN excluded.version <> '' THEN excluded.version ELSE jobs_worker.version END
+RETURNING id, (SELECT dialect FROM jobs_endpoint WHERE id = %(endpoint)s),
+          (SELECT prefetch FROM jobs_endpoint WHERE id = %(endpoint)s)"""
+
+
+def seen(key: GivenKey, endpoint: str, name: str, at: str, version: str = "") -> Poller:
+    """Note a take (`take_at`), stop (`stop_at`) or ping (`ping_at`) of this worker. Raises Refused for a wrong key."""
+    endpoint_id = access.check_worker_key(key, endpoint)
+    params = {"endpoint": endpoint_id, "name": name, "version": version}
+    worker_id, dialect, prefetch = sql.one(SEEN.format(at=at), params)
+    return Poller(endpoint_id=endpoint_id, worker_id=worker_id, name=name, dialect=dialect, prefetch=prefetch)
+
+
+def begin_take(key: GivenKey, endpoint: str, name: str, *, idle: bool) -> Poller:
+    """A job-take poll begins. A worker that says it has nothing in progress has lost what it was handed before."""
+    poller = seen(key, endpoint, name, "take_at")
+    if idle:
+        settled = "a.handed_at < clock_timestamp() - %(settle)s * interval '1 s'"
+        _let_go(poller.worker_id, settled, "its worker asked for work and had none in progress")
+    return poller
+
+
+def take(poller: Poller, n: int) -> Taken:
+    return claim(poller.endpoint_id, poller.holder, n)
+
+
+HELD = """
+SELECT a.job_id, a.number, a.ended_at IS NOT NULL FROM jobs_attempt a
+ WHERE a.worker_id = %(worker)s AND a.released_at IS NULL AND {which}"""
+
+
+def _let_go(worker_id: int, which: str, why: str) -> None:
+    """The worker no longer has these attempts: those that had ended free their slot, the others are lost."""
+    held = sql.rows(HELD.format(which=which), {"worker": worker_id, "settle": SETTLE_S})
+    for job, number, ended in held:
+        if ended:
+            release(job, number)
+        else:
+            lose(job, number, why)
+
+
+def release(job: UUID, number: int) -> None:
+    """The worker has let go of an attempt that had ended: its slot is free."""
+    with transaction.atomic():
+        row = sql.first(
+            "UPDATE jobs_attempt SET released_at = clock_timestamp(), stop_wanted = false"
+            " WHERE job_id = %s AND number = %s AND ended_at IS NOT NULL AND released_at IS NULL RETURNING worker_id, endpoint_id",
+            [job, number],
+        )
+        if row:
+            announce(endpoint_key(row[1]), *([worker_key(row[0])] if row[0] else []))
+
+
+STOPS = """
+WITH polled AS (
+    UPDATE jobs_worker w SET stop_at = clock_timestamp(), stops_in_job = stops_in_job OR EXISTS (
+        SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL
+           AND a.handed_at < clock_timestamp() - %(settle)s * interval '1 s')
+     WHERE w.id = %(worker)s
+)
+UPDATE jobs_attempt a SET stop_sent_at = clock_timestamp() FROM jobs_job j
+ WHERE j.id = a.job_id AND a.worker_id = %(worker)s AND a.stop_wanted
+   AND coalesce(a.stop_sent_at < clock_timestamp() - interval '10 s', true)
+RETURNING j.id, j.sync, a.number"""
+
+
+def stops(poller: Poller) -> list[str]:
+    """The attempt ids this worker is to stop now; each is said again only after 10 s, since the SDK asks at once."""
+    return [attempt_id(*row) for row in sql.rows(STOPS, {"worker": poller.worker_id, "settle": SETTLE_S})]
+
+
+NAMED = """
+WITH named AS (SELECT * FROM unnest(%(jobs)s::uuid[], %(numbers)s::int[]) n (job_id, number))
+UPDATE jobs_attempt a
+   SET confirmed_at = coalesce(a.confirmed_at, clock_timestamp()), named_at = clock_timestamp(), missed_pings = 0,
+       stop_wanted = a.stop_wanted
+                  OR coalesce(a.ended_at < clock_timestamp() - %(settle)s * interval '1 s', false)
+  FROM named WHERE a.job_id = named.job_id AND a.number = named.number AND a.worker_id = %(worker)s
+RETURNING a.stop_wanted"""
+
+UNNAMED = """
+UPDATE jobs_attempt a SET missed_pings = a.missed_pings + 1, stop_wanted = false
+ WHERE a.worker_id = %(worker)s AND (a.released_at IS NULL OR a.stop_wanted)
+   AND a.handed_at < clock_timestamp() - %(settle)s * interval '1 s'
+   AND NOT EXISTS (SELECT 1 FROM unnest(%(jobs)s::uuid[], %(numbers)s::int[]) n (job_id, number)
+                    WHERE n.job_id = a.job_id AND n.number = a.number)"""
+
+
+def ping(key: GivenKey, endpoint: str, name: str, version: str, named: Collection[AttemptId]) -> None:
+    """A worker's ping: it confirms and keeps what it names; what it left out twice is lost.
+
+    An ended attempt that it still names is to be stopped.
+    """
+    poller = seen(key, endpoint, name, "ping_at", version)
+    jobs, numbers = [a.job for a in named], [a.number for a in named]
+    params = {"worker": poller.worker_id, "settle": SETTLE_S, "jobs": jobs, "numbers": numbers}
+    if named and any(stop for (stop,) in sql.rows(NAMED, params)):
+        announce(worker_key(poller.worker_id))
+    if sql.run(UNNAMED, params):
+        _let_go(poller.worker_id, "a.missed_pings >= 2", "two pings of its worker did not name it")
+
+
+def unhealthy(key: GivenKey, endpoint: str, name: str, reason: str) -> None:
+    """A worker's death notice: what it held is lost now."""
+    poller = seen(key, endpoint, name, "ping_at")
+    sql.run("UPDATE jobs_worker SET unhealthy = %s WHERE id = %s", [reason[:500] or "unhealthy", poller.worker_id])
+    _let_go(poller.worker_id, "true", "its worker said that it is unhealthy")

@@ -1,0 +1,90 @@
+"""Where files live: a tenant's buckets, the blobs in them, and the assets that name blobs."""
+
+from django.db import models
+from django.db.models.functions import Now
+
+from accounts.models import Owned, Tenant, slug, uuid7
+from accounts.sealed import SealedField
+
+
+class Bucket(Owned):
+    """A tenant's S3 settings. A tenant without a default one uses a prefix of the operator's S3 bucket."""
+
+    class Addressing(models.TextChoices):
+        PATH = "path"
+        VIRTUAL = "virtual"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="buckets")
+    name = models.CharField(max_length=63, validators=[slug])
+    is_default = models.BooleanField(default=False)
+    endpoint_url = models.URLField(max_length=500, help_text="https://s3.eu-central-1.amazonaws.com, say.")
+    region = models.CharField(max_length=50, default="us-east-1")
+    s3_bucket = models.CharField("S3 bucket", max_length=200)
+    prefix = models.CharField(max_length=500, blank=True, help_text="Put before every key; no slash at the ends.")
+    addressing = models.CharField(max_length=7, choices=Addressing, default=Addressing.PATH)
+    access_key_id = models.CharField(max_length=200)
+    secret_access_key = SealedField(editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="bucket_name_once"),
+            models.UniqueConstraint(
+                fields=["tenant"], condition=models.Q(is_default=True), name="bucket_one_default_a_tenant"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.name}"
+
+
+class Blob(Owned):
+    """The bytes of a file under one key of one S3 bucket.
+
+    PENDING from when a worker gets an upload URL for one attempt of a job; KEPT if that attempt wins; else it is
+    deleted, object first, once the attempt has ended and the URL has expired (rules.md 12).
+    """
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        KEPT = "kept"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="blobs")
+    bucket = models.ForeignKey(Bucket, models.PROTECT, null=True, blank=True, help_text="Empty: the operator's S3.")
+    of_request = models.BooleanField(default=False, help_text="In the S3 bucket that the job's request named.")
+    key = models.CharField(max_length=1024)
+    bytes = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    content_type = models.CharField(max_length=200)
+    job_id = models.UUIDField(null=True, editable=False)  # no foreign key: storage does not know jobs
+    attempt = models.IntegerField(default=0, editable=False)
+    state = models.CharField(max_length=7, choices=State, default=State.PENDING)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["job_id", "attempt"], name="blob_of_attempt"),
+            models.Index(fields=["created_at"], name="blob_pending", condition=models.Q(state="pending")),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Asset(Owned):
+    """A file as a tenant knows it: an output of a job's node, by UUID. Its id is the blob's for outputs."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="assets")
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="assets")
+    job_id = models.UUIDField(null=True, editable=False, db_index=True)
+    position = models.IntegerField(default=0, help_text="Its place in the output's files.")
+    node = models.CharField(max_length=100, blank=True)
+    kind = models.CharField(max_length=50, blank=True)
+    name = models.CharField(max_length=300)
+    url = models.TextField(blank=True, editable=False, help_text="Signed once, for files in a request's own bucket.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return self.name

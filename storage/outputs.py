@@ -1,0 +1,133 @@
+"""A job's output files: upload slots for the attempt that runs, and which of its files are kept when it ends."""
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+from django.utils import timezone
+
+from accounts.models import uuid7
+from accounts.sealed import Sealed
+from storage.models import Asset, Blob, Bucket
+from storage.places import Place, full_key, operators_place, request_bucket, sign_get, sign_put, tenants_place
+from worker.wire import Slot, Upload
+
+
+def place_of(bucket: Bucket | None, request: Sealed | None) -> Place:
+    """Where a job's files go: the bucket its request named, else the tenant's, else the operator's S3."""
+    if request is not None:
+        return request_bucket(orjson.loads(request.unseal()))
+    return operators_place() if bucket is None else tenants_place(bucket)
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def key_of(place: Place, tenant_id: UUID, job: UUID, number: int, name: str) -> str:
+    """`<prefix>/<tenant>/<job>/a<N>/<random>-<name>`: unguessable, and told apart by attempt (rules.md 12)."""
+    plain = _UNSAFE.sub("_", name.rsplit("/", 1)[-1])[-100:] or "file"
+    return full_key(place, f"{tenant_id}/{job}/a{number}/{secrets.token_hex(8)}-{plain}")
+
+
+def open_slots(
+    tenant_id: UUID, job: UUID, number: int, bucket: Bucket | None, request: Sealed | None, uploads: Sequence[Upload]
+) -> list[Slot]:
+    """A signed PUT for each file; each is a PENDING blob until the attempt ends."""
+    place = place_of(bucket, request)
+    blobs = [
+        Blob(
+            id=uuid7(),
+            tenant_id=tenant_id,
+            bucket=bucket if request is None else None,
+            of_request=request is not None,
+            key=key_of(place, tenant_id, job, number, upload.name),
+            bytes=upload.bytes,
+            sha256=upload.sha256,
+            content_type=upload.content_type,
+            job_id=job,
+            attempt=number,
+        )
+        for upload in uploads
+    ]
+    Blob.all_tenants.bulk_create(blobs)
+    return [_slot(place, blob) for blob in blobs]
+
+
+def _slot(place: Place, blob: Blob) -> Slot:
+    url, headers = sign_put(place, blob.key, content_type=blob.content_type, size=blob.bytes)
+    return Slot(id=str(blob.id), key=blob.key, url=url, headers=headers, trusted=place.trusted)
+
+
+def keep_outputs(
+    tenant_id: UUID, job: UUID, number: int, output: Mapping[str, Any], request: Sealed | None
+) -> dict[str, Any]:
+    """Record the assets a worker reports whose keys are slots of this very attempt, and keep their blobs.
+
+    Returns `files` and `assets` as they are stored: by key, or for files in the request's own bucket by a URL signed
+    for as long as SigV4 allows, since its secret goes. What names a key that was not given out is left out.
+    """
+    blobs = {blob.key: blob for blob in Blob.all_tenants.filter(tenant_id=tenant_id, job_id=job, attempt=number)}
+    files = output.get("files")
+    kept_files: list[Any] = []
+    kept_assets: list[dict[str, Any]] = []
+    rows: list[Asset] = []
+    for position, asset in enumerate(output.get("assets") or ()):
+        key = asset.get("key") if isinstance(asset, dict) else ""
+        blob = blobs.get(key) if isinstance(key, str) else None
+        if blob is not None:
+            url = _sign_once(blob, request)
+            rows.append(_asset(blob, position, asset, url))
+            kept_files.append(url or key)
+            kept_assets.append(asset | ({"url": url} if url else {}))
+        elif key is None and isinstance(files, list) and position < len(files):
+            kept_files.append(files[position])
+            kept_assets.append(asset)
+    Blob.all_tenants.filter(id__in=[row.blob_id for row in rows]).update(state=Blob.State.KEPT)
+    Asset.all_tenants.bulk_create(rows)
+    return {"files": kept_files, "assets": kept_assets}
+
+
+def _sign_once(blob: Blob, request: Sealed | None) -> str:
+    """The URL of a file in the request's own bucket; "" for others, whose URLs are signed when they are read."""
+    if not blob.of_request or request is None:
+        return ""
+    return sign_get(place_of(None, request), blob.key, settings.REQUEST_BUCKET_URL_LIFETIME)
+
+
+def _asset(blob: Blob, position: int, reported: Mapping[str, Any], url: str) -> Asset:
+    def text(name: str, most: int) -> str:
+        return str(reported.get(name) or "").replace("\0", "")[:most]
+
+    return Asset(
+        id=blob.id,
+        tenant_id=blob.tenant_id,
+        blob=blob,
+        job_id=blob.job_id,
+        position=position,
+        node=text("node", 100),
+        kind=text("kind", 50),
+        name=text("name", 300),
+        url=url,
+    )
+
+
+class Signer:
+    """Signs the URLs of a job's files when they are read, and keeps them until half of their life is over."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int | None, str], tuple[str, Any]] = {}
+
+    def url(self, bucket: Bucket | None, key: str) -> str:
+        now, life = timezone.now(), settings.OUTPUT_URL_LIFETIME
+        kept = self._kept.get(name := (bucket.pk if bucket else None, key))
+        if kept and kept[1] > now:
+            return kept[0]
+        if len(self._kept) > 50_000:
+            self._kept.clear()
+        url = sign_get(place_of(bucket, None), key, life)
+        self._kept[name] = (url, now + life / 2)
+        return url

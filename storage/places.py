@@ -1,0 +1,130 @@
+"""Where a job's files go: the operator's S3, a tenant's bucket, or the one a request names; and URLs signed for it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from django.conf import settings
+
+from storage.models import Bucket
+from worker.wire import UrlRefused, check_url, resolve_bucket
+
+
+class BucketRefused(ValueError):
+    """S3 settings in a request that cannot be used; the message says what is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """An S3 bucket, a prefix in it, and who signs. `trusted`: the operator's own, so no guard on its address."""
+
+    endpoint_url: str
+    region: str
+    s3_bucket: str
+    prefix: str
+    addressing: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    trusted: bool = False
+
+
+def operators_place(*, public: bool = True) -> Place:
+    """The operator's S3, as clients and workers reach it, or as this process does."""
+    return Place(
+        endpoint_url=settings.S3_PUBLIC_URL if public else settings.S3_ENDPOINT_URL,
+        region=settings.S3_REGION,
+        s3_bucket=settings.S3_BUCKET,
+        prefix="",
+        addressing=settings.S3_ADDRESSING_STYLE,
+        access_key_id=settings.S3_ACCESS_KEY_ID,
+        secret_access_key=settings.S3_SECRET_ACCESS_KEY,
+        trusted=True,
+    )
+
+
+def tenants_place(bucket: Bucket) -> Place:
+    return Place(
+        endpoint_url=bucket.endpoint_url,
+        region=bucket.region,
+        s3_bucket=bucket.s3_bucket,
+        prefix=bucket.prefix,
+        addressing=bucket.addressing,
+        access_key_id=bucket.access_key_id,
+        secret_access_key=bucket.secret_access_key.unseal(),
+    )
+
+
+def request_bucket(given: Any) -> Place:
+    """The S3 bucket of a request's `tobucket` or `s3Config`. Raises BucketRefused."""
+    if not isinstance(given, Mapping):
+        raise BucketRefused("must be an object with endpointUrl, accessId, accessSecret, bucketName")
+    texts = {name: given.get(name, "") for name in ("endpointUrl", "accessId", "accessSecret", "bucketName")}
+    for name, text in texts.items():
+        if not isinstance(text, str) or len(text) > 2048 or (not text and name != "bucketName"):
+            raise BucketRefused(f"`{name}` must be a string of 1 to 2048 characters")
+    try:
+        check_url(texts["endpointUrl"].strip("` "), settings.URL_ALLOW)
+        place = resolve_bucket(texts["endpointUrl"], texts["bucketName"])
+    except UrlRefused as error:
+        raise BucketRefused(f"`endpointUrl`: {error}") from error
+    except ValueError as error:
+        raise BucketRefused(str(error)) from error
+    return Place(
+        endpoint_url=place.endpoint_url,
+        region=place.region,
+        s3_bucket=place.bucket,
+        prefix=place.prefix,
+        addressing="virtual" if place.endpoint_url.endswith(".amazonaws.com") else "path",
+        access_key_id=texts["accessId"],
+        secret_access_key=texts["accessSecret"],
+    )
+
+
+@lru_cache(maxsize=256)
+def client(place: Place) -> Any:
+    """A boto3 client. Without newer checksums, which R2 and Google's S3 refuse."""
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": place.addressing},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"total_max_attempts": 2},
+    )
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=place.endpoint_url,
+        region_name=place.region,
+        aws_access_key_id=place.access_key_id,
+        aws_secret_access_key=place.secret_access_key,
+        config=config,
+    )
+
+
+def full_key(place: Place, key: str) -> str:
+    return f"{place.prefix}/{key}" if place.prefix else key
+
+
+def sign_put(place: Place, key: str, *, content_type: str, size: int) -> tuple[str, dict[str, str]]:
+    """A URL for one PUT of exactly so many bytes of that type, and the headers it must carry."""
+    params = {"Bucket": place.s3_bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
+    lifetime = settings.UPLOAD_URL_LIFETIME
+    url = client(place).generate_presigned_url("put_object", params, ExpiresIn=int(lifetime.total_seconds()))
+    return url, {"Content-Type": content_type, "Content-Length": str(size)}
+
+
+def sign_get(place: Place, key: str, lifetime: timedelta) -> str:
+    params = {"Bucket": place.s3_bucket, "Key": key}
+    url: str = client(place).generate_presigned_url("get_object", params, ExpiresIn=int(lifetime.total_seconds()))
+    return url
+
+
+def delete_objects(place: Place, keys: Iterable[str]) -> None:
+    """Delete these keys; those that are not there are no error. Raises botocore's errors."""
+    for key in keys:
+        client(place).delete_object(Bucket=place.s3_bucket, Key=key)
