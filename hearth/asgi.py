@@ -16,20 +16,20 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hearth.settings")
 django.setup()
 
-import uvicorn  # noqa: E402
-from a2wsgi import WSGIMiddleware  # noqa: E402
-from django.conf import settings  # noqa: E402
-from django.core.wsgi import get_wsgi_application  # noqa: E402
-from starlette.applications import Starlette  # noqa: E402
-from starlette.routing import Mount, Route  # noqa: E402
+import uvicorn
+from a2wsgi import WSGIMiddleware
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 
-from accounts.models import uuid7  # noqa: E402
-from hearth.health import healthz  # noqa: E402
-from jobs import history  # noqa: E402
-from jobs.live import Hub  # noqa: E402
-from jobs.wire import fleet, hooks, runpod  # noqa: E402
-from jobs.wire.answers import json_app  # noqa: E402
-from jobs.wire.call import POOL, verb  # noqa: E402
+from accounts.models import uuid7
+from hearth.health import healthz
+from jobs import history
+from jobs.live import Hub
+from jobs.wire import fleet, hooks, runpod
+from jobs.wire.answers import json_app
+from jobs.wire.call import POOL, verb
 
 
 @asynccontextmanager

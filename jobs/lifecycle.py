@@ -141,6 +141,7 @@ def _lock(job: UUID) -> tuple[State, int | None]:
     return State(state), row[0] if row else None
 
 
+RETRYABLE = (State.FAILED, State.TIMED_OUT)
 RETRY = f"""
 WITH job AS ({
     move_sql(
@@ -149,7 +150,7 @@ WITH job AS ({
         " started_at = NULL, finished_at = NULL, delay_ms = NULL, execution_ms = NULL, worker_name = '',"
         " losses = 0, free_losses = 0, retries = j.retries + 1",
         "j.id = %(job)s",
-        only=(State.FAILED, State.TIMED_OUT),
+        only=RETRYABLE,
     )
 } RETURNING j.id, j.attempt, j.endpoint_id),
 cleared AS (
@@ -170,13 +171,11 @@ def retry_job(job: UUID, by: str) -> State:
     """Queue a FAILED or TIMED_OUT job again, once per end; Refused(409) for any other."""
     with transaction.atomic():
         state, _ = _lock(job)
-        if sql.one("SELECT request_bucket_wiped FROM jobs_payload WHERE job_id = %s", [job])[0]:
-            raise Refused(
-                409, "not_retryable", "The S3 secrets of this job's request are kept for 24 h only. Run it anew."
-            )
-        row = sql.first(RETRY, {"job": job, "text": by})
-        if row is None:
+        if state not in RETRYABLE:
             raise Refused(409, "not_retryable", f"Only FAILED and TIMED_OUT jobs can be retried; this one is {state}.")
+        if sql.one("SELECT request_bucket_wiped FROM jobs_payload WHERE job_id = %s", [job])[0]:
+            raise Refused(409, "not_retryable", "The S3 secrets of this job are kept for 24 h only. Run it anew.")
+        row = sql.one(RETRY, {"job": job, "text": by})
         wake_endpoint(*row)
     return State.IN_QUEUE
 

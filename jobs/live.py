@@ -151,7 +151,11 @@ class Hub:
             await self._to_send.wait()
             self._to_send.clear()
             keys, self._outbox = list(self._outbox), set()
-            await conn.execute(NOTIFY, {"channel": CHANNEL, "keys": keys})
+            try:
+                await conn.execute(NOTIFY, {"channel": CHANNEL, "keys": keys})
+            except psycopg.OperationalError:
+                self._put(tuple(keys))  # for the next connection to say
+                raise
 
     async def _listen(self, conn: Connection) -> None:
         await conn.execute(f"LISTEN {CHANNEL}")

@@ -1,5 +1,6 @@
 """claim(): the one fair way out of an endpoint's queue (rules.md 4, 5)."""
 
+import random
 import time
 from dataclasses import dataclass
 from uuid import UUID
@@ -43,19 +44,39 @@ class Taken:
     full: bool = False
 
 
-LOCK_TRIES = 6  # 2 ms, doubling: a claim holds its grant for about 1 ms
+LOCK_WAIT_S = 1.0  # a claim holds its grant for a millisecond or so; this is for many at one grant
 
 
 def claim(endpoint_id: int, holder: Holder, n: int) -> Taken:
-    """Hand up to n jobs to the holder: of the grant with the least running for its weight, by priority and age."""
-    with transaction.atomic():
-        room = n if holder.prefetch is None else min(n, holder.prefetch - _unstarted(holder))
-        if room <= 0:
-            return Taken(jobs=[], full=True)
-        jobs: list[Claimed] = []
-        while len(jobs) < room and (job := _claim_one(endpoint_id, holder)):
+    """Hand up to n jobs to the holder: of the grant with the least running for its weight, by priority and age.
+
+    When others hold the locks of all grants that have work, it tries again rather than answer empty.
+    """
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        with transaction.atomic():
+            room = n if holder.prefetch is None else min(n, holder.prefetch - _unstarted(holder))
+            if room <= 0:
+                return Taken(jobs=[], full=True)
+            jobs, contended = _claim(endpoint_id, holder, room)
+        if jobs or not contended or time.monotonic() > until:
+            return Taken(jobs=jobs)
+        time.sleep(random.uniform(0.001, 0.01))
+
+
+def _claim(endpoint_id: int, holder: Holder, n: int) -> tuple[list[Claimed], bool]:
+    """Up to n jobs; and whether there was work left whose grants others had locked."""
+    jobs: list[Claimed] = []
+    passed: list[int] = []  # grants found empty or full once they were locked
+    while len(jobs) < n:
+        grant = _pick_grant(endpoint_id, passed)
+        if grant is None:
+            return jobs, _has_work(endpoint_id, passed)
+        if job := _take(grant, holder):
             jobs.append(job)
-    return Taken(jobs=jobs)
+        else:
+            passed.append(grant)
+    return jobs, False
 
 
 def _unstarted(holder: Holder) -> int:
@@ -114,28 +135,12 @@ SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket
   FROM job JOIN jobs_payload p ON p.job_id = job.id JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
 
-def _claim_one(endpoint_id: int, holder: Holder) -> Claimed | None:
-    passed: list[int] = []  # grants found empty or full once they were locked
-    tries = 0
-    while True:
-        grant = _pick_grant(endpoint_id, passed)
-        if grant is not None:
-            if job := _take(grant, holder):
-                return job
-            passed.append(grant)
-        elif tries < LOCK_TRIES and _only_locked_left(endpoint_id, passed):
-            time.sleep(0.002 * 2**tries)
-            tries += 1
-        else:
-            return None
-
-
 def _pick_grant(endpoint_id: int, passed: list[int]) -> int | None:
     row = sql.first(PICK_GRANT, {"endpoint": endpoint_id, "passed": passed})
     return row[0] if row else None
 
 
-def _only_locked_left(endpoint_id: int, passed: list[int]) -> bool:
+def _has_work(endpoint_id: int, passed: list[int]) -> bool:
     return sql.first(f"SELECT 1 {CANDIDATES} LIMIT 1", {"endpoint": endpoint_id, "passed": passed}) is not None
 
 

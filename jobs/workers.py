@@ -85,20 +85,29 @@ def release(job: UUID, number: int) -> None:
     with transaction.atomic():
         row = sql.first(
             "UPDATE jobs_attempt SET released_at = clock_timestamp(), stop_wanted = false"
-            " WHERE job_id = %s AND number = %s AND ended_at IS NOT NULL AND released_at IS NULL RETURNING worker_id, endpoint_id",
+            " WHERE job_id = %s AND number = %s AND ended_at IS NOT NULL AND released_at IS NULL"
+            " RETURNING worker_id, endpoint_id",
             [job, number],
         )
         if row:
             announce(endpoint_key(row[1]), *([worker_key(row[0])] if row[0] else []))
 
 
+STOPS_IN_JOB = """
+UPDATE jobs_worker w SET stops_in_job = true
+ WHERE w.id = %(worker)s AND NOT stops_in_job AND EXISTS (
+       SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL
+          AND a.handed_at < clock_timestamp() - %(settle)s * interval '1 s')"""
+
+
+def begin_stop(key: GivenKey, endpoint: str, name: str) -> Poller:
+    """A job-stop poll begins. One that begins during a job comes from a worker whose handler does not block it."""
+    poller = seen(key, endpoint, name, "stop_at")
+    sql.run(STOPS_IN_JOB, {"worker": poller.worker_id, "settle": SETTLE_S})
+    return poller
+
+
 STOPS = """
-WITH polled AS (
-    UPDATE jobs_worker w SET stop_at = clock_timestamp(), stops_in_job = stops_in_job OR EXISTS (
-        SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL
-           AND a.handed_at < clock_timestamp() - %(settle)s * interval '1 s')
-     WHERE w.id = %(worker)s
-)
 UPDATE jobs_attempt a SET stop_sent_at = clock_timestamp() FROM jobs_job j
  WHERE j.id = a.job_id AND a.worker_id = %(worker)s AND a.stop_wanted
    AND coalesce(a.stop_sent_at < clock_timestamp() - interval '10 s', true)
@@ -107,7 +116,7 @@ RETURNING j.id, j.sync, a.number"""
 
 def stops(poller: Poller) -> list[str]:
     """The attempt ids this worker is to stop now; each is said again only after 10 s, since the SDK asks at once."""
-    return [attempt_id(*row) for row in sql.rows(STOPS, {"worker": poller.worker_id, "settle": SETTLE_S})]
+    return [attempt_id(*row) for row in sql.rows(STOPS, {"worker": poller.worker_id})]
 
 
 NAMED = """

@@ -149,7 +149,7 @@ async def job_stop(request: Request) -> Response:
     endpoint, name = _names(request)
     gone = _Gone(request)
     try:
-        poller = await verb(workers.seen, key_of(request), endpoint, name, "stop_at")
+        poller = await verb(workers.begin_stop, key_of(request), endpoint, name)
         deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
         hub = _hub()
         while True:
