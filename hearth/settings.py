@@ -2,9 +2,12 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
 
 from hearth.local.home import Home
 from worker.wire import networks
@@ -39,7 +42,8 @@ SECRET_KEY_FALLBACKS = env.list("HEARTH_SECRET_KEY_FALLBACKS", default=[])
 SEAL_KEYS = secret("HEARTH_SEAL_KEYS").split(",")  # Fernet keys: the first seals, all unseal
 
 DEBUG = env.bool("HEARTH_DEBUG", default=False)
-ALLOWED_HOSTS = env.list("HEARTH_ALLOWED_HOSTS", default=["*"])
+_own_hosts = [urlsplit(HEARTH_URL).hostname or "*", "127.0.0.1", "localhost", "[::1]"]
+ALLOWED_HOSTS = env.list("HEARTH_ALLOWED_HOSTS", default=_own_hosts)  # of the admin
 CSRF_TRUSTED_ORIGINS = [HEARTH_URL]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HEARTH_URL.startswith("https://")
 
@@ -75,7 +79,6 @@ REQUEST_BUCKET_URL_LIFETIME = timedelta(days=7)  # the longest that SigV4 allows
 # Rules of the queue (rules.md). Seconds unless the name says otherwise.
 LEASE_S = env.int("HEARTH_LEASE_S", default=25)
 POLL_HOLD_S = env.int("HEARTH_POLL_HOLD_S", default=10)
-PREFETCH = env.int("HEARTH_PREFETCH", default=1)
 START_S = env.int("HEARTH_START_S", default=600)  # an idle own worker that holds a job must start it within this
 MAX_ATTEMPTS = env.int("HEARTH_MAX_ATTEMPTS", default=3)
 MAX_FREE_LOSSES = env.int("HEARTH_MAX_FREE_LOSSES", default=3)
@@ -120,6 +123,7 @@ ROOT_URLCONF = "hearth.urls"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "hearth" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -136,8 +140,67 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+
+def _page(title: str, icon: str, model: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{model}_changelist")}
+
+
+FAVICON = (
+    "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 100'>"
+    "<text y='.9em' font-size='90'>🔥</text></svg>"
+)
+UNFOLD = {
+    "SITE_TITLE": "Hearth",
+    "SITE_HEADER": "Hearth",
+    "SITE_SUBHEADER": "Times are UTC",
+    "SITE_SYMBOL": "fireplace",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": FAVICON}],
+    "SITE_URL": None,  # there is no site beside the admin
+    "SIDEBAR": {
+        "navigation": [
+            {
+                "title": "Jobs",
+                "items": [
+                    _page("Jobs", "list_alt", "jobs_job"),
+                    _page("Endpoints", "hub", "jobs_endpoint"),
+                    _page("Grants", "handshake", "jobs_grant"),
+                    _page("Workers", "memory", "jobs_worker"),
+                    _page("Worker keys", "vpn_key", "jobs_workerkey"),
+                ],
+            },
+            {
+                "title": "Accounts",
+                "items": [
+                    _page("Tenants", "apartment", "accounts_tenant"),
+                    _page("API keys", "key", "accounts_apikey"),
+                    _page("Members", "badge", "accounts_member"),
+                    _page("Users", "person", "accounts_user"),
+                ],
+            },
+            {
+                "title": "Storage",
+                "items": [
+                    _page("Buckets", "cloud", "storage_bucket"),
+                    _page("Assets", "image", "storage_asset"),
+                    _page("Blobs", "database", "storage_blob"),
+                ],
+            },
+            {
+                "title": "Tasks",
+                "items": [
+                    _page("Queued", "pending_actions", "django_q_ormq"),
+                    _page("Failed", "error", "django_q_failure"),
+                    _page("Done", "task_alt", "django_q_success"),
+                ],
+            },
+        ]
+    },
+}
+
 USE_TZ = True
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "hearth.formats"
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True  # no collectstatic step: the admin's files come from the installed packages
 
