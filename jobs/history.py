@@ -1,6 +1,6 @@
 """What jobs look like from outside: RunPod's status JSON, health, requests, and the timeline for operators."""
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -62,18 +62,18 @@ class Snapshot:
         if self.dialect != Endpoint.Dialect.HEARTH or not self.ended or b'"assets"' not in output:
             return output
         bucket = Bucket.all_tenants.get(pk=self.bucket_id) if self.bucket_id else None
-        return orjson.dumps(with_urls(orjson.loads(output), bucket))
+        return json.dumps(with_urls(json.loads(output), bucket)).encode()
 
 
-def with_urls(output: Mapping[str, Any], bucket: Bucket | None) -> dict[str, Any]:
-    """The stored output with URLs signed now in place of the keys of its files."""
-    files, assets = list(output.get("files") or ()), [dict(asset) for asset in output.get("assets") or ()]
+def with_urls(output: Any, bucket: Bucket | None) -> Any:
+    """The stored output with URLs signed now in place of the keys of its files; other shapes stay as they are."""
+    if not isinstance(output, dict) or not isinstance(output.get("assets"), list):
+        return output
+    files, assets = list(output["files"]), [dict(asset) for asset in output["assets"]]
     for position, asset in enumerate(assets):
         key = asset.pop("key", None)
         if key is not None:
-            asset["url"] = asset.get("url") or signer.url(bucket, key)
-            if position < len(files):
-                files[position] = asset["url"]
+            asset["url"] = files[position] = asset.get("url") or signer.url(bucket, key)
     return {**output, "files": files, "assets": assets}
 
 

@@ -80,15 +80,14 @@ def create(key: GivenKey, endpoint: str, submission: Submission) -> JobId:
         params["workflow_input"] = None  # the same bytes are not sent twice
     for name in ("request_bucket", "raw_request_bucket"):
         params[name] = getattr(getattr(submission, name), "token", None)
-    with transaction.atomic():
-        row = sql.one(CREATE, params)
-        access.check_api_key(key, RUN, row)
-        endpoint_id, backend, job_id = row[access.API_KEY_WIDTH :]
-        if endpoint_id is None:
-            raise no_endpoint(endpoint)
-        if job_id is None:
-            raise bad_request(submission.workflow_fault, "invalid_workflow")
-        wake_endpoint(endpoint_id, backend)
+    row = sql.one(CREATE, params)
+    access.check_api_key(key, RUN, row)
+    endpoint_id, backend, job_id = row[access.API_KEY_WIDTH :]
+    if endpoint_id is None:
+        raise no_endpoint(endpoint)
+    if job_id is None:
+        raise bad_request(submission.workflow_fault, "invalid_workflow")
+    wake_endpoint(endpoint_id, backend)
     return JobId(job_id, submission.sync)
 
 

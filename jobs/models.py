@@ -182,7 +182,9 @@ class Attempt(models.Model):
     number = models.IntegerField()
     endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="+", db_index=False, db_constraint=False)
     grant = models.ForeignKey(Grant, models.PROTECT, related_name="+", db_index=False, db_constraint=False)
-    worker = models.ForeignKey(Worker, models.SET_NULL, null=True, related_name="attempts", db_index=False)
+    worker = models.ForeignKey(  # the row goes some time after the worker; its name stays
+        Worker, models.DO_NOTHING, null=True, related_name="attempts", db_index=False, db_constraint=False
+    )
     worker_name = models.CharField(max_length=200, db_default="")
     handed_at = models.DateTimeField()
     confirmed_at = models.DateTimeField(null=True, help_text="The first ping that named it, or the first news.")

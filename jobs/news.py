@@ -4,6 +4,7 @@ News counts only if the attempt is the job's current one, open, held by the work
 All other news changes nothing and is noted in the timeline; the worker is answered 200 either way.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _end(held: Held, result: Done) -> None:
     elif held.dialect == Endpoint.Dialect.HEARTH:
         output = _hearth_output(held, result)
     to = State.FAILED if error else State.COMPLETED
-    text = _brief(result.fault or result.error_value) if error else ""
+    text = error.decode(errors="replace")[:500] if error else ""
     end(held.job, to, text, released=True, output=output, error=error)
 
 
@@ -118,16 +119,11 @@ def _hearth_output(held: Held, result: Done) -> bytes | None:
     if not isinstance(value, Mapping) and not result.error:
         return result.output
     fields = dict(value) if isinstance(value, Mapping) else {}
-    if fields.get("assets"):
+    if isinstance(fields.get("assets"), list):
         fields |= keep_outputs(held.tenant_id, held.job, held.number, fields, held.request_bucket)
     if result.error:
         fields["error"] = result.error_value
-    return orjson.dumps(fields, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _brief(error: Any) -> str:
-    text = error if isinstance(error, str) else orjson.dumps(error).decode()
-    return text[:500]
+    return json.dumps(fields).encode()  # not orjson, which refuses what it cannot write, as numbers of over 64 bits
 
 
 def wake_holder(held: Held) -> None:

@@ -66,7 +66,11 @@ def end_ctes(to: State, where: str) -> str:
     A request's bucket secrets go at once where no retry is possible (rules.md 22).
     """
     execution = "(extract(epoch FROM clock_timestamp() - j.started_at) * 1000)::bigint"
-    sets = f"finished_at = clock_timestamp(), deadline_at = NULL, execution_ms = {execution}"
+    waited = "(extract(epoch FROM clock_timestamp() - j.queued_at) * 1000)::bigint"
+    sets = (
+        "finished_at = clock_timestamp(), deadline_at = NULL,"
+        f" delay_ms = coalesce(j.delay_ms, {waited}), execution_ms = {execution}"
+    )
     wipe = "true" if to in (State.COMPLETED, State.CANCELLED) else "false"
     return f"""
     job AS ({move_sql(to, sets, where)} RETURNING j.id, j.attempt), attempt AS (

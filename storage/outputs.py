@@ -75,9 +75,9 @@ def keep_outputs(
     kept_files: list[Any] = []
     kept_assets: list[dict[str, Any]] = []
     rows: list[Asset] = []
-    for position, asset in enumerate(output.get("assets") or ()):
+    for position, asset in enumerate(output["assets"]):
         key = asset.get("key") if isinstance(asset, dict) else ""
-        blob = blobs.get(key) if isinstance(key, str) else None
+        blob = blobs.pop(key, None) if isinstance(key, str) else None
         if blob is not None:
             url = _sign_once(blob, request)
             rows.append(_asset(blob, position, asset, url))

@@ -52,6 +52,8 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 def json_app(routes: list[BaseRoute]) -> Starlette:
     """A sub-app whose every answer is JSON, its 404, 405 and 500 too."""
-    return Starlette(
+    app = Starlette(
         routes=routes, exception_handlers={Refused: _refused, HTTPException: _http, 500: _broken, Exception: _broken}
     )
+    app.router.redirect_slashes = False
+    return app

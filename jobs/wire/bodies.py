@@ -91,7 +91,11 @@ def split_object(body: bytes) -> Parts:
         text = body.decode()
         at = _expect(text, _skip(text, 0), "{")
         while text[at] != "}":
+            if values:
+                at = _expect(text, at, ",")
             name, at = decoder.raw_decode(text, at)
+            if not isinstance(name, str):
+                raise Unreadable(f"the name that ends at character {at} is no string")
             start = _skip(text, _expect(text, _skip(text, at), ":"))
             value, end = decoder.raw_decode(text, start)
             raw = text[start:end] if not seen else json.dumps(value)
@@ -99,11 +103,11 @@ def split_object(body: bytes) -> Parts:
             seen.clear()
             values[name] = Part(value, raw.encode())
             at = _skip(text, end)
-            if text[at] != "}":
-                at = _skip(text, _expect(text, at, ","))
         if _skip(text, at + 1) != len(text):
             raise Unreadable("something follows the object")
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except Unreadable:
+        raise
+    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
         raise Unreadable(str(error)) from error
     except IndexError as error:
         raise Unreadable("it ends early") from error

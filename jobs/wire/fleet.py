@@ -5,6 +5,7 @@ it can, job-take answers 429 when it is away, and a poll with a wrong key is ans
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 
@@ -24,10 +25,11 @@ from jobs.models import Endpoint
 from jobs.queue import Claimed
 from jobs.uploads import worker_token
 from jobs.wire.answers import answer, key_of
-from jobs.wire.bodies import Unreadable, read_body, split_object
+from jobs.wire.bodies import Parts, Unreadable, read_body, split_object
 from jobs.wire.call import P, T, verb
 from worker.wire import HEARTH_FIELD
 
+log = logging.getLogger("hearth.fleet")
 NOTHING = Response(status_code=204)
 MAX_BATCH = 100
 WRONG_KEY_S = 2.0
@@ -178,8 +180,7 @@ async def job_done(request: Request) -> Response:
     try:
         parts = split_object(body)
     except Unreadable as error:
-        await _patiently(news.done, endpoint_id, name, attempt, news.Done(fault=fault or f"it is not JSON: {error}"))
-        return answer({})
+        parts, fault = Parts({}), f"it is not JSON: {error}"
     output, error_part, state = (parts.values.get(field) for field in ("output", "error", "status"))
     if state is not None and state.value == "IN_PROGRESS":
         if output is not None:
@@ -193,7 +194,14 @@ async def job_done(request: Request) -> Response:
         mended=parts.mended,
         fault=fault,
     )
-    await _patiently(news.done, endpoint_id, name, attempt, done)
+    try:
+        await _patiently(news.done, endpoint_id, name, attempt, done)
+    except Refused:
+        raise
+    except Exception as error:  # a paid run must not vanish in a loop of retries: the job says that it was ours to keep
+        log.exception("the result of %s could not be kept", attempt)
+        fault = f"Hearth could not keep it ({type(error).__name__})"
+        await _patiently(news.done, endpoint_id, name, attempt, news.Done(fault=fault))
     return answer({})
 
 

@@ -1,6 +1,7 @@
 """/v2 for clients: RunPod's serverless API, so that its SDKs work unchanged (protocol/runpod.md 2)."""
 
 import asyncio
+import re
 
 from django.conf import settings
 from starlette.requests import Request
@@ -8,7 +9,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from accounts import access
-from accounts.errors import bad_request
+from accounts.errors import Refused, bad_request
+from accounts.keys import GivenKey
 from jobs import history, lifecycle
 from jobs.ids import JobId, parse_job_id, public_id
 from jobs.live import Hub, job_key
@@ -24,16 +26,15 @@ DEFAULT_WAIT_MS = 90_000
 
 async def run(request: Request) -> Response:
     submission = await _submission(request, sync=False)
-    job = await verb(lifecycle.create, key_of(request), request.path_params["endpoint"], submission)
+    job = await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
     return answer({"id": public_id(job.uuid, job.sync), "status": State.IN_QUEUE.value})
 
 
 async def runsync(request: Request) -> Response:
-    wait_s = _wait_ms(request) / 1000
     submission = await _submission(request, sync=True)
-    deadline = asyncio.get_running_loop().time() + wait_s
-    job = await verb(lifecycle.create, key_of(request), request.path_params["endpoint"], submission)
-    return answer((await _ended(job, deadline)).json())
+    deadline = asyncio.get_running_loop().time() + _wait_ms(request) / 1000
+    job = await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
+    return answer(await verb((await _ended(job, deadline)).json))
 
 
 async def _ended(job: JobId, deadline: float) -> history.Snapshot:
@@ -49,45 +50,54 @@ async def _ended(job: JobId, deadline: float) -> history.Snapshot:
 
 
 async def status(request: Request) -> Response:
-    snapshot = await verb(history.status, key_of(request), request.path_params["endpoint"], _job_id(request))
-    return answer(snapshot.json())
+    return answer(await verb(_status, key_of(request), _endpoint(request), await _job_id(request, lifecycle.READ)))
+
+
+def _status(key: GivenKey, endpoint: str, job: JobId) -> bytes:
+    return history.status(key, endpoint, job).json()  # which may read the tenant's bucket
 
 
 async def cancel(request: Request) -> Response:
-    job = _job_id(request)
-    state = await verb(lifecycle.cancel, key_of(request), request.path_params["endpoint"], job)
+    job = await _job_id(request, lifecycle.RUN)
+    state = await verb(lifecycle.cancel, key_of(request), _endpoint(request), job)
     return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
 
 
 async def retry(request: Request) -> Response:
-    job = _job_id(request)
-    state = await verb(lifecycle.retry, key_of(request), request.path_params["endpoint"], job)
+    job = await _job_id(request, lifecycle.RUN)
+    state = await verb(lifecycle.retry, key_of(request), _endpoint(request), job)
     return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
 
 
 async def purge_queue(request: Request) -> Response:
-    removed = await verb(lifecycle.purge, key_of(request), request.path_params["endpoint"])
+    removed = await verb(lifecycle.purge, key_of(request), _endpoint(request))
     return answer({"removed": removed, "status": "completed"})
 
 
 async def health(request: Request) -> Response:
-    return answer(await verb(history.health, key_of(request), request.path_params["endpoint"]))
+    return answer(await verb(history.health, key_of(request), _endpoint(request)))
 
 
 async def requests(request: Request) -> Response:
-    return answer(await verb(history.requests, key_of(request), request.path_params["endpoint"]))
+    return answer(await verb(history.requests, key_of(request), _endpoint(request)))
 
 
 LARGE_BYTES = 256 * 1024  # parsed in a thread, and only for who may submit
 
 
 async def _submission(request: Request, *, sync: bool) -> Submission:
-    key = key_of(request)
-    access.api_key_params(key, lifecycle.RUN)  # no body is read for who has no API key at all
-    body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
-    if len(body) < LARGE_BYTES:
-        return _parse(body, sync)
-    await verb(lifecycle.own_grant, key, request.path_params["endpoint"], lifecycle.RUN)
+    """What is to be run. Who asks is looked at before what is wrong with it: 401, 403, 404, then 413 and 400."""
+    access.api_key_params(key_of(request), lifecycle.RUN)  # no body is read for who has no API key at all
+    try:
+        body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
+        if sync:
+            _wait_ms(request)
+        if len(body) < LARGE_BYTES:
+            return _parse(body, sync)
+    except Refused:
+        await _own_grant(request, lifecycle.RUN)
+        raise
+    await _own_grant(request, lifecycle.RUN)
     return await verb(_parse, body, sync)
 
 
@@ -95,10 +105,21 @@ def _parse(body: bytes, sync: bool) -> Submission:
     return parse_submission(parse_request(body), sync=sync)
 
 
-def _job_id(request: Request) -> JobId:
+async def _own_grant(request: Request, scope: str) -> None:
+    await verb(lifecycle.own_grant, key_of(request), _endpoint(request), scope)
+
+
+def _endpoint(request: Request) -> str:
+    """The endpoint's name as it was asked for; NUL, which no name has, PostgreSQL would not even look for."""
+    name: str = request.path_params["endpoint"]
+    return name.replace("\0", "\ufffd")
+
+
+async def _job_id(request: Request, scope: str) -> JobId:
     text = request.path_params["job"]
     job = parse_job_id(text)
     if job is None:
+        await _own_grant(request, scope)
         raise lifecycle.no_job(text)
     return job
 
@@ -108,7 +129,7 @@ def _wait_ms(request: Request) -> int:
     if text is None:
         return DEFAULT_WAIT_MS
     low, high = WAIT_MS
-    if not (text.isascii() and text.isdigit() and low <= int(text[:9]) <= high):
+    if not re.fullmatch("[0-9]{1,6}", text) or not low <= int(text) <= high:
         raise bad_request(f"`wait` must be {low} to {high} (ms), not {text[:20]!r}.", "invalid_wait")
     return int(text)
 

@@ -44,13 +44,13 @@ def parse_submission(parts: Parts, *, sync: bool) -> Submission:
     if given is None:
         raise bad_request("The body has no `input`.", "no_input")
     policy = _policy(values.get("policy"))
-    kept, own_bucket = _cut_secrets(given)
-    config = _bucket(values["s3Config"].value, "s3Config") if "s3Config" in values else None
+    kept, own_bucket, bucket_fault = _cut_secrets(given)
+    config = _config(values.get("s3Config"))
     return Submission(
         sync=sync,
         input=given.raw,
         workflow_input=kept,
-        workflow_fault=_workflow_fault(given.value),
+        workflow_fault=_workflow_fault(given.value) or bucket_fault,
         webhook=_webhook(values.get("webhook")),
         policy=values["policy"].raw if "policy" in values else None,
         execution_timeout_ms=_bounded(policy, "executionTimeout", EXECUTION_TIMEOUT_MS, DEFAULT_EXECUTION_TIMEOUT_MS),
@@ -61,24 +61,37 @@ def parse_submission(parts: Parts, *, sync: bool) -> Submission:
     )
 
 
-def _cut_secrets(given: Part) -> tuple[bytes, Sealed | None]:
-    """The input without its bucket secrets (and without what is ours to add), and the bucket it named, sealed."""
+def _cut_secrets(given: Part) -> tuple[bytes, Sealed | None, str]:
+    """The input without its bucket secrets (and without what is ours to add), the bucket it named, sealed, and what is
+    wrong with that, "" if nothing is."""
     if not isinstance(given.value, dict) or not {*BUCKET_FIELDS, HEARTH_FIELD} & given.value.keys():
-        return given.raw, None
-    named = [_bucket(given.value.get(field), f"input.{field}") for field in BUCKET_FIELDS]
-    kept = {k: part for k, part in split_object(given.raw).values.items() if k not in (*BUCKET_FIELDS, HEARTH_FIELD)}
-    raw = b",".join(orjson.dumps(name) + b":" + part.raw for name, part in kept.items())
-    return b"{" + raw + b"}", next((bucket for bucket in named if bucket), None)
+        return given.raw, None, ""
+    parts = split_object(given.raw).values
+    kept = {name: part for name, part in parts.items() if name not in (*BUCKET_FIELDS, HEARTH_FIELD)}
+    raw = b"{" + b",".join(orjson.dumps(name) + b":" + part.raw for name, part in kept.items()) + b"}"
+    try:
+        named = [_bucket(parts.get(field), f"input.{field}") for field in BUCKET_FIELDS]
+    except BucketRefused as error:
+        return raw, None, str(error)
+    return raw, next((bucket for bucket in named if bucket), None), ""
 
 
-def _bucket(value: Any, field: str) -> Sealed | None:
-    if value is None or value == {}:
+def _config(part: Part | None) -> Sealed | None:
+    try:
+        return _bucket(part, "s3Config")
+    except BucketRefused as error:
+        raise bad_request(str(error), "invalid_bucket") from error
+
+
+def _bucket(part: Part | None, field: str) -> Sealed | None:
+    """The bucket that a field names, sealed; None if it names none. Raises BucketRefused."""
+    if part is None or part.value in (None, {}):
         return None
     try:
-        request_bucket(value)
+        request_bucket(part.value)
     except BucketRefused as error:
-        raise bad_request(f"`{field}`: {error}.", "invalid_bucket") from error
-    return Sealed.seal(orjson.dumps(value).decode())
+        raise BucketRefused(f"`{field}`: {error}.") from error
+    return Sealed.seal(part.raw.decode())
 
 
 def _webhook(part: Part | None) -> str:
@@ -110,7 +123,9 @@ def _bounded(policy: Mapping[str, Any], name: str, bounds: tuple[int, int], defa
 
 
 def _flag(policy: Mapping[str, Any], name: str) -> bool:
-    value = policy.get(name.lower(), False)
+    value = policy.get(name.lower())
+    if value is None:
+        return False
     if not isinstance(value, bool):
         raise bad_request(f"`policy.{name}` must be true or false, not {shown(value)}.", "invalid_policy")
     return value
@@ -140,5 +155,5 @@ def _graph_fault(workflow: dict[str, Any]) -> str:
         return "`input.workflow` is in ComfyUI's UI format. Save it by `Export (API)` and send that."
     for node_id, node in workflow.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-            return f"`input.workflow` node {node_id!r} is no object with a `class_type`."
+            return f"`input.workflow` node {shown(node_id)} is no object with a `class_type`."
     return ""

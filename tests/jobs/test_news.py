@@ -1,9 +1,11 @@
 """Rules 1, 4, 9, 10: what a worker reports, once, twice, late, and about what it does not hold."""
 
+import json
+
 import orjson
 import pytest
 
-from jobs import news
+from jobs import history, news
 from jobs.ids import AttemptId
 from jobs.loss import lose
 from jobs.news import Done
@@ -148,3 +150,31 @@ def test_started_is_refused_once_the_attempt_has_ended(own_place: Place) -> None
     client.cancel(job)
     assert not news.started(attempt_of(claimed))
     assert row(job).state == "CANCELLED"
+
+
+ODD_OUTPUTS = [
+    {"files": [], "assets": "x"},
+    {"files": 5, "assets": [1, None, {"key": 7}, {"key": "not/a/slot"}, {"key": None}]},
+    {"assets": [{}], "datas": {"1": {"n": 2**80, "s": "\ud800"}}},
+    {"files": {}, "assets": {}},
+    ["assets"],
+    "assets",
+]
+
+
+@pytest.mark.parametrize("output", ODD_OUTPUTS)
+def test_a_result_of_an_odd_shape_is_kept_and_can_be_read(own_place: Place, output: object) -> None:
+    client = new_client(own_place)
+    job = client.submit()
+    raw = json.dumps(output).encode()
+    claimed = own_place.worker().take_one()
+    assert finish(client, claimed, Done(output=raw, output_value=json.loads(raw)))
+    assert json.loads(history.result(job.uuid).json())["status"] == "COMPLETED"
+
+
+def test_a_failure_of_our_worker_says_its_error_in_the_output_too(own_place: Place) -> None:
+    client = new_client(own_place)
+    job = client.submit()
+    done = Done(output=b'{"files":[]}', output_value={"files": []}, error=b'"boom"', error_value="boom")
+    finish(client, own_place.worker().take_one(), done)
+    assert json.loads(history.result(job.uuid).json())["output"] == {"files": [], "error": "boom"}
