@@ -2,7 +2,7 @@
 
 The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth = {"url": …, "token": …}`:
     POST {url}/hooks/worker/{token}/started     {}                        200 {} run it · 409 do not run it
-    POST {url}/hooks/worker/{token}/uploads     {"files": [Upload…]}      200 {"uploads": [Slot…]} in the same order · 409
+    POST {url}/hooks/worker/{token}/uploads     {"files": [Upload…]}      200 {"uploads": [Slot…]} in that order · 409
     POST {url}/hooks/worker/{token}/hand-back   {"reason": str}           200 {}
 404: the token is unknown or expired. 5xx and connection errors: try again.
 """
@@ -114,7 +114,7 @@ def _listed(host: str, allowed: Iterable[type_of_network]) -> bool:
 
 
 def _literal_address(host: str) -> str | None:
-    """The address a host that is itself an address stands for: dotted, IPv6, or decimal/hex/octal as inet_aton reads."""
+    """The address a host that is itself an address stands for: dotted, IPv6, or decimal/hex/octal as inet_aton has."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -145,7 +145,7 @@ def resolve_bucket(endpoint_url: str, bucket_name: str | None = None) -> BucketP
     """
     cleaned = endpoint_url.strip(" \t\r\n`'\"/")
     parts = urlsplit(cleaned if "://" in cleaned else f"https://{cleaned}")
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not parts.hostname or cleaned.endswith(":"):
         raise ValueError("endpointUrl is not an http(s) URL with a host")
     if parts.username or parts.password or parts.query:
         raise ValueError("endpointUrl must not carry a user name, a password or a query")

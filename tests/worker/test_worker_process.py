@@ -1,0 +1,211 @@
+"""`python -m worker` as a process of its own, with the real runpod SDK, against a server that plays Hearth."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.worker.fakes import FakeComfy, FakeHearth, free_port, image_workflow, job, until
+
+HOLD_S = 1.0
+
+
+class Fleet(FakeHearth):
+    """FakeHearth that hands out jobs to the SDK as well, and notes what comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: list[dict[str, Any]] = []
+        self.stops: list[str] = []
+        self.done: dict[str, Any] = {}
+        self.progress: list[dict[str, Any]] = []
+        self.pings: list[tuple[str, str]] = []
+        self.takes = 0
+        routes = {"job-take": self._take, "job-take-batch": self._take, "job-stop": self._stop, "ping": self._ping}
+        self.app.add_routes([web.get(f"/v2/ep/{name}/{{worker}}", route) for name, route in routes.items()])
+        self.app.add_routes([web.post("/v2/ep/job-done/{worker}/{job}", self._done)])
+
+    def environment(self, comfyui: str) -> dict[str, str]:
+        base = f"{self.url}/v2/ep"
+        return {
+            **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
+            **{"HOME": "/nonexistent", "COMFYUI_URL": comfyui, "HEARTH_WORKER_NAME": "gpu-1"},
+            **{"RUNPOD_AI_API_KEY": "hwk_secret", "RUNPOD_PING_INTERVAL": "1000", "HEARTH_RETRY_S": "2"},
+            "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=x",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=x",
+            "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID?gpu=x",
+        }
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self.takes += 1
+        for _ in range(int(HOLD_S / 0.02)):
+            if self.queue:
+                jobs, self.queue = self.queue, []
+                return web.json_response(jobs)
+            await asyncio.sleep(0.02)
+        return web.Response(status=204)
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        for _ in range(int(HOLD_S / 0.02)):
+            if self.stops:
+                stops, self.stops = self.stops, []
+                return web.json_response({"jobsToStop": stops})
+            await asyncio.sleep(0.02)
+        return web.Response(status=204)
+
+    async def _done(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.text())
+        if body.get("status") == "IN_PROGRESS":
+            self.progress.append(body["output"])
+        else:
+            self.done[request.match_info["job"]] = body
+        return web.Response()
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        self.pings.append((request.match_info["worker"], request.query.get("job_id", "")))
+        return web.Response()
+
+
+@dataclass
+class World:
+    comfy: FakeComfy
+    fleet: Fleet
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def give(self, id: str, **more: Any) -> None:
+        self.fleet.queue.append(job(image_workflow(), id=id, _hearth=self.fleet.field, **more))
+
+
+@asynccontextmanager
+async def worker_process(env: dict[str, str], log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("wb") as out:
+        command = (sys.executable, "-m", "worker", *arguments)
+        process = await asyncio.create_subprocess_exec(*command, env=env, stdout=out, stderr=out)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def running(log: Path, play: Any = None) -> AsyncIterator[World]:
+    async with (
+        FakeComfy(play) as comfy,
+        Fleet() as fleet,
+        worker_process(fleet.environment(comfy.url), log) as process,
+    ):
+        yield World(comfy, fleet, process, log)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+async def test_a_job_is_taken_run_and_answered(log: Path) -> None:
+    async def play(comfy: FakeComfy, prompt_id: str) -> None:
+        await comfy.say("executing", prompt_id, node="1")
+        await until(lambda: world.fleet.progress)
+        await comfy.finish(prompt_id, {"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
+
+    async with running(log, play) as world:
+        world.give("job-1")
+        await until(lambda: world.fleet.done)
+    assert world.fleet.done["job-1"]["output"]["files"] == ["acme/job/a1/1-a.png"]
+    assert world.fleet.progress[0]["class_type"] == "EmptyImage"
+    assert world.fleet.pings[0][0].startswith("gpu-1-")
+
+
+async def test_the_log_tells_what_happened_and_no_secret(log: Path) -> None:
+    async with running(log, lambda comfy, prompt_id: comfy.finish(prompt_id, {"2": {"text": ["c2VjcmV0"]}})) as world:
+        world.give("job-1", files={"a.txt": "c2VjcmV0"})
+        await until(lambda: world.fleet.done)
+        await until(lambda: "job-1: done, 0 files" in world.said())
+    for secret in ("tok-secret", "hwk_secret", "c2VjcmV0"):
+        assert secret not in world.said()
+
+
+async def test_an_error_reaches_the_top_level_with_its_code(log: Path) -> None:
+    async with running(log) as world:
+        world.fleet.queue.append({"id": "job-1", "input": {"workflow": {}}})
+        await until(lambda: world.fleet.done)
+    assert "input.workflow is missing" in world.fleet.done["job-1"]["error"]
+    assert world.fleet.done["job-1"]["output"] == {"code": "bad_input"}
+
+
+async def test_a_stopped_job_interrupts_its_prompt_and_sends_no_result(log: Path) -> None:
+    async with running(log) as world:
+        world.give("job-1")
+        await until(lambda: world.comfy.prompts)
+        world.fleet.stops.append("job-1")
+        interrupt = ("POST interrupt", {"prompt_id": world.comfy.prompts[0]["prompt_id"]})
+        await until(lambda: interrupt in world.comfy.asked)
+        world.comfy.running = []
+        await until(lambda: "Job stopped" in world.said())
+    assert world.fleet.done == {}
+
+
+async def test_sigterm_hands_back_what_waits_finishes_what_runs_and_ends_well(log: Path) -> None:
+    async with running(log) as world:
+        world.give("runs")
+        world.give("waits", files={"a.txt": "YQ=="})
+        await until(lambda: world.comfy.prompts and world.comfy.uploads)
+        world.process.terminate()
+        await until(lambda: "hand-back" in world.fleet.verbs())
+        await world.comfy.finish(world.comfy.prompts[0]["prompt_id"])
+        assert await world.process.wait() == 0
+    assert list(world.fleet.done) == ["runs"]
+    assert world.fleet.verbs() == ["started", "hand-back"]
+    assert "Unclosed" not in world.said()
+
+
+async def test_a_killed_worker_leaves_no_process_that_pings_on(log: Path) -> None:
+    async with running(log) as world:
+        world.give("job-1")
+        await until(lambda: any("job-1" in ids for _, ids in world.fleet.pings))
+        world.process.send_signal(signal.SIGKILL)
+        await world.process.wait()
+        await asyncio.sleep(0.2)
+        before = len(world.fleet.pings)
+        await asyncio.sleep(2.2)  # two ping intervals
+    assert len(world.fleet.pings) == before
+
+
+async def test_a_hearth_that_is_down_is_polled_once_a_second(log: Path) -> None:
+    async with running(log) as world:
+        await until(lambda: world.fleet.takes)
+        await world.fleet.__aexit__()
+        await until(lambda: "Failed to get job" in world.said())
+        await asyncio.sleep(2)
+    assert world.said().count("Failed to get job") <= 4
+
+
+async def test_without_hearth_a_test_input_runs_and_ends(log: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "COMFYUI_URL": f"http://127.0.0.1:{free_port()}", "COMFYUI_START_S": "0.1"}
+    given = json.dumps({"input": {"workflow": image_workflow()}})
+    async with worker_process(env, log, "--test_input", given) as process:
+        assert await process.wait() == 1
+    assert "ComfyUI could not be reached at http://127.0.0.1:" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_idle_worker_ends_on_a_signal(log: Path, number: signal.Signals) -> None:
+    async with running(log) as world:
+        await until(lambda: world.fleet.takes)
+        world.process.send_signal(number)
+        assert await world.process.wait() == 0

@@ -1,0 +1,91 @@
+"""One file of a job's output on its way from ComfyUI to where the job's files live."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from worker.errors import JobError
+from worker.wire import Asset, Upload
+
+IN_MEMORY_BYTES = 16 * 1024**2  # larger files wait on disk
+CHUNK_BYTES = 256 * 1024
+
+# Written out, because the mimetypes module knows as much as the machine it runs on.
+CONTENT_TYPES = {
+    extension: line.split()[0]
+    for line in """
+        image/png png          image/jpeg jpg jpeg    image/webp webp        image/gif gif       image/avif avif
+        image/apng apng        image/bmp bmp          image/tiff tif tiff    image/x-exr exr     image/svg+xml svg
+        video/mp4 mp4 m4v      video/webm webm        video/quicktime mov    video/x-matroska mkv
+        audio/flac flac        audio/mpeg mp3         audio/wav wav          audio/ogg ogg opus  audio/mp4 m4a
+        text/plain txt         text/csv csv           text/markdown md       application/json json
+        application/zip zip    model/gltf-binary glb  model/gltf+json gltf
+    """.replace("  ", "\n").splitlines()
+    for extension in line.split()[1:]
+}
+KINDS = ("image", "video", "audio", "text")
+
+
+@dataclass(kw_only=True)
+class OutputFile:
+    """node: the id of the node that made it. body: its `size` bytes."""
+
+    node: str
+    name: str
+    content_type: str = ""
+    size: int = 0
+    body: Any = field(default_factory=lambda: _spool(), repr=False)
+    _hash: Any = field(default_factory=hashlib.sha256, repr=False)
+
+    def __post_init__(self) -> None:
+        self.content_type = self.content_type or content_type_of(self.name)
+
+    def write(self, chunk: bytes) -> None:
+        self.body.write(chunk)
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    @property
+    def kind(self) -> str:
+        """image, video, audio, text, latent or file, as the Comfy API v2 names outputs."""
+        if self.name.endswith(".latent"):
+            return "latent"
+        family = self.content_type.split("/")[0]
+        return family if family in KINDS else "file"
+
+    def upload(self) -> Upload:
+        return Upload(**self._described())
+
+    def asset(self, *, id: str, key: str | None) -> Asset:
+        return Asset(id=id, key=key, **self._described())
+
+    def failed(self, reason: str) -> JobError:
+        return JobError(f"{self.name} of node {self.node} could not be uploaded: {reason}", "upload_failed")
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "content_type": self.content_type,
+            "bytes": self.size,
+            "sha256": self._hash.hexdigest(),
+            "node": self.node,
+            "kind": self.kind,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A file that arrived: its item in `files` and, at the same place, in `assets`."""
+
+    entry: str
+    asset: Asset
+
+
+def content_type_of(name: str) -> str:
+    return CONTENT_TYPES.get(PurePosixPath(name).suffix[1:].lower(), "application/octet-stream")
+
+
+def _spool() -> Any:
+    return SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)

@@ -1,0 +1,82 @@
+"""The three calls of a worker to Hearth (wire.py's docstring). The token is the right to them: it is never logged."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+from worker.wire import HEARTH_FIELD, Slot, Upload
+
+CALL_S = 15
+SLOT_FIELDS = [field.name for field in dataclasses.fields(Slot)]
+
+
+class NotOurs(Exception):
+    """Hearth says that this attempt is no longer this worker's: whatever it does is for nobody."""
+
+
+class Away(Exception):
+    """Hearth gave no usable answer for as long as it may be away."""
+
+
+class Hearth:
+    """One attempt's line to Hearth."""
+
+    def __init__(self, url: str, token: str, session: aiohttp.ClientSession, retry_s: float) -> None:
+        self._base = f"{url.rstrip('/')}/hooks/worker/{token}"
+        self._session = session
+        self._retry_s = retry_s
+
+    async def started(self) -> None:
+        """ComfyUI begins now; NotOurs: do not run it."""
+        await self._call("started", {})
+
+    async def uploads(self, files: Sequence[Upload]) -> list[Slot]:
+        """A slot for each file, in the same order."""
+        answer = await self._call("uploads", {"files": [dataclasses.asdict(file) for file in files]})
+        slots = [Slot(**{name: slot[name] for name in SLOT_FIELDS}) for slot in answer["uploads"]]
+        if len(slots) != len(files):
+            raise Away(f"Hearth gave {len(slots)} upload slots for {len(files)} files")
+        return slots
+
+    async def hand_back(self, reason: str) -> None:
+        """The job was not started and another worker shall have it."""
+        await self._call("hand-back", {"reason": reason})
+
+    async def _call(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        deadline = time.monotonic() + self._retry_s
+        pause = 0.2
+        while True:
+            status, answer, why = await self._once(verb, body)
+            if status == 200:
+                return answer
+            if status is not None and status < 500 and status not in (408, 429):
+                raise NotOurs(f"{verb}: {why}")
+            if time.monotonic() + pause > deadline:
+                raise Away(f"{verb}: {why}, for {self._retry_s:g} s")
+            await asyncio.sleep(pause)
+            pause = min(5.0, pause * 2)
+
+    async def _once(self, verb: str, body: dict[str, Any]) -> tuple[int | None, dict[str, Any], str]:
+        """(status or None, the JSON of a 200, what happened); no exception's text, which could hold the URL."""
+        try:
+            async with asyncio.timeout(CALL_S), self._session.post(f"{self._base}/{verb}", json=body) as response:
+                text = await response.text()
+                if response.status == 200:
+                    return 200, json.loads(text or "{}"), "HTTP 200"
+                return response.status, {}, f"HTTP {response.status}"
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            return None, {}, f"Hearth is not reachable ({type(error).__name__})"
+
+
+def take_field(job: dict[str, Any]) -> tuple[str, str] | None:
+    """Cut (url, token) out of the job itself, so that nothing later can log it or send it to ComfyUI."""
+    given = job.get("input")
+    field = given.pop(HEARTH_FIELD, None) if isinstance(given, dict) else None
+    if isinstance(field, dict) and isinstance(field.get("url"), str) and isinstance(field.get("token"), str):
+        return field["url"], field["token"]
+    return None

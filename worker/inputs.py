@@ -1,0 +1,177 @@
+"""A job's input: parsed once into JobInput, its files put into ComfyUI, in a folder of the job's own."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.aside import at_most
+from worker.bucket import Bucket
+from worker.comfy import Comfy
+from worker.errors import JobError
+
+MAX_NAME_BYTES = 255  # what file systems take for one part of a path
+UNFIT = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|^[A-Za-z]:")  # lone surrogates have no UTF-8
+DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    name: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobInput:
+    """What the job asks for. bucket: the caller's own, from tobucket or s3Config."""
+
+    workflow: dict[str, Any]
+    files: tuple[InputFile, ...] = ()
+    to_base64: bool = False
+    temp: bool = False
+    bucket: Bucket | None = None
+
+
+def parse(job: Mapping[str, Any]) -> JobInput:
+    """Read a job as the SDK hands it over; JobError("bad_input") says which value is wrong."""
+    given = job.get("input")
+    if not isinstance(given, dict):
+        raise _bad('input is not an object; send {"input": {"workflow": {…}}}')
+    return JobInput(
+        workflow=_workflow(given.get("workflow")),
+        files=_files(given),
+        to_base64=_flag(given, "tobase64"),
+        temp=_flag(given, "temp"),
+        bucket=_bucket(given, job),
+    )
+
+
+async def place(comfy: Comfy, given: JobInput, folder: str) -> dict[str, Any]:
+    """Upload the job's files into its folder; the workflow with their names replaced by ComfyUI's."""
+    if not given.files:
+        return given.workflow
+    names = await at_most(4, lambda file: comfy.upload(folder, file.name, file.data), given.files)
+    return _renamed(given.workflow, {file.name: name for file, name in zip(given.files, names, strict=True)})
+
+
+def _workflow(given: Any) -> dict[str, Any]:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise _bad(f"input.workflow is text but not JSON: {error}") from error
+    if not isinstance(given, dict) or not given:
+        raise _bad("input.workflow is missing or not an object; send what ComfyUI's Save (API Format) writes")
+    if isinstance(given.get("nodes"), list):
+        raise _bad("input.workflow is in ComfyUI's UI format; export it with Save (API Format)")
+    return given
+
+
+def _flag(given: Mapping[str, Any], key: str) -> bool:
+    value = given.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _bad(f"input.{key} is {value!r:.40}; send true or false")
+    return bool(value)
+
+
+def _files(given: Mapping[str, Any]) -> tuple[InputFile, ...]:
+    files: dict[str, InputFile] = {}
+    for key in ("files", "images"):
+        for name, content in _named(key, given.get(key)):
+            if name in files:
+                raise _bad(f"input.{key}: the name {name!r} is given twice")
+            files[name] = InputFile(name=name, data=_decoded(name, content))
+    return tuple(files.values())
+
+
+def _named(key: str, listed: Any) -> Iterator[tuple[str, Any]]:
+    """Both shapes: a list of {"name", "data" or "image"}, or an object of name to content."""
+    if isinstance(listed, dict):
+        listed = [{"name": name, "data": content} for name, content in listed.items()]
+    if not isinstance(listed or [], list):
+        raise _bad(f'input.{key} is not a list; send [{{"name": "a.png", "data": "<base64>"}}]')
+    for item in listed or []:
+        if not isinstance(item, dict):
+            raise _bad(f'input.{key} holds something that is not {{"name", "data"}}')
+        yield _checked_name(key, item.get("name")), item.get("data", item.get("image"))
+
+
+def _checked_name(key: str, name: Any) -> str:
+    """A relative path without tricks: it becomes a path on the ComfyUI machine."""
+    if not isinstance(name, str) or not name:
+        raise _bad(f"input.{key}: a file has no name")
+    parts = name.split("/")
+    if UNFIT.search(name):
+        raise _bad(f"input.{key}: the name {name[:80]!r} has a backslash, a drive or a control character")
+    if any(part in ("", ".", "..") for part in parts):
+        raise _bad(f"input.{key}: the name {name[:80]!r} is absolute or leaves its folder; send a plain file name")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        raise _bad(f"input.{key}: the name {name[:80]!r}… is longer than {MAX_NAME_BYTES} bytes")
+    return name
+
+
+def _decoded(name: str, content: Any) -> bytes:
+    if not isinstance(content, str) or not content:
+        raise _bad(f"file {name!r} has no content; send base64 or a data URI")
+    prefix = DATA_URI.match(content)
+    if content.startswith("data:") and not prefix:
+        raise _bad(f"file {name!r} is a data URI without ;base64")
+    try:
+        return base64.b64decode(content[prefix.end() if prefix else 0 :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad(f"file {name!r} is not base64: {error}") from error
+
+
+def _bucket(given: Mapping[str, Any], job: Mapping[str, Any]) -> Bucket | None:
+    places = (("tobucket", given), ("s3Config", given), ("s3Config", job))
+    key, shape = next(((key, holder[key]) for key, holder in places if holder.get(key)), ("", None))
+    if shape is None:
+        return None
+    if not isinstance(shape, dict):
+        raise _bad(f"{key} is not an object with endpointUrl, accessId, accessSecret, bucketName")
+    try:
+        return Bucket.of(
+            endpoint_url=shape.get("endpointUrl"),
+            name=shape.get("bucketName"),
+            access_id=shape.get("accessId"),
+            access_secret=shape.get("accessSecret"),
+        )
+    except ValueError as error:
+        raise _bad(f"{key}: {error}") from error
+
+
+def _renamed(workflow: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The workflow with every input value that is a given file's name replaced; links are left alone.
+
+    ComfyUI's " [folder]" after a name says where it lies; a file that came with the job lies in input."""
+    folders = ("input", "temp", "output")
+    known = dict(names)
+    for given, name in names.items():
+        known |= {f"{given} [{folder}]": f"{name} [input]" for folder in folders}
+
+    def swap(value: Any) -> Any:
+        if isinstance(value, str):
+            return known.get(value, value)
+        if isinstance(value, list) and not _is_link(value):
+            return [swap(item) for item in value]
+        if isinstance(value, dict):
+            return {key: swap(item) for key, item in value.items()}
+        return value
+
+    def node(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("inputs"), dict):
+            return value | {"inputs": swap(value["inputs"])}
+        return value
+
+    return {key: node(value) for key, value in workflow.items()}
+
+
+def _is_link(value: list[Any]) -> bool:
+    return len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+
+
+def _bad(message: str) -> JobError:
+    return JobError(message, "bad_input")
