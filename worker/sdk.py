@@ -10,15 +10,16 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from worker.handler import Worker
 from worker.settings import Settings
 
 log = logging.getLogger("hearth.worker")
+T = TypeVar("T")
 
 # Many, so that the poll is always open: how many jobs come is Hearth's to decide (rules.md 4). RunPod's own queue
 # decides nothing: it would hand all it has to the first worker that asks.
@@ -49,11 +50,12 @@ def start(settings: Settings) -> None:
         log.warning("~/.runpod/config.toml exists: its api_key is sent to Hearth in place of RUNPOD_AI_API_KEY")
     import runpod.serverless
 
+    shutdown = Shutdown()
     if settings.pulls_jobs:
-        _pace_polls()
+        _wrap_polls(shutdown)
     progress = runpod.serverless.progress_update if settings.pulls_jobs else None
     slots = SLOTS_IN_HEARTH if settings.worker_name else SLOTS_ON_RUNPOD
-    handler = _in_loop(lambda: Worker(settings, progress))
+    handler = _in_loop(lambda: Worker(settings, progress), shutdown)
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _: slots})
 
 
@@ -76,47 +78,90 @@ def die_with_parent() -> None:
     os.register_at_fork(before=in_parent, after_in_child=in_child)
 
 
-def _in_loop(make: Callable[[], Worker]) -> Callable[[dict[str, Any]], Awaitable[Any]]:
-    """The SDK makes its event loop and its signal handlers itself; the first job is the first to be inside both."""
-    worker: Worker | None = None
+class Shutdown:
+    """What SIGTERM and SIGINT do beside the SDK's own handler, which stops polling and lets jobs finish.
+
+    Held polls end at once: a job that one of them still brought would be run by nobody (runpod.md 1.8), and the worker
+    would stay until they end. Jobs that only wait are handed back.
+    """
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self._polls: set[asyncio.Task[Any]] = set()
+        self._installed = False
+        self._begun = False
+
+    def install(self) -> None:
+        """From inside the event loop, which the SDK makes after its signal handlers."""
+        if self._installed:
+            return
+        self._installed = True
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._chain(number, loop)
+
+    def _chain(self, number: signal.Signals, loop: asyncio.AbstractEventLoop) -> None:
+        sdk_handler = signal.getsignal(number)
+
+        def begin(signum: int, frame: FrameType | None) -> None:
+            if callable(sdk_handler):
+                sdk_handler(signum, frame)
+            loop.call_soon_threadsafe(self._begin)
+
+        signal.signal(number, begin)
+
+    def _begin(self) -> None:
+        self._begun = True
+        for poll in self._polls:
+            poll.cancel()
+        if self.worker:
+            self._draining = asyncio.ensure_future(self.worker.drain())
+
+    async def poll(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The poll's answer; None if the shutdown ended it."""
+        task = asyncio.ensure_future(work)
+        self._polls.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._begun:
+                return None
+            raise
+        finally:
+            self._polls.discard(task)
+            task.cancel()
+
+
+def _in_loop(make: Callable[[], Worker], shutdown: Shutdown) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+    """The SDK makes its event loop itself; the first job is the first of the handler to be inside it."""
 
     async def handler(job: dict[str, Any]) -> Any:
-        nonlocal worker
-        if worker is None:
-            worker = make()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                _drain_on(number, worker)
-        return await worker.handle(job)
+        shutdown.install()
+        if shutdown.worker is None:
+            shutdown.worker = make()
+        return await shutdown.worker.handle(job)
 
     return handler
 
 
-def _drain_on(number: signal.Signals, worker: Worker) -> None:
-    """The SDK's own handler stops the polls and lets jobs finish; ours hands back those that only wait."""
-    loop = asyncio.get_running_loop()
-    sdk_handler = signal.getsignal(number)
-
-    def drain(signum: int, frame: FrameType | None) -> None:
-        if callable(sdk_handler):
-            sdk_handler(signum, frame)
-        asyncio.run_coroutine_threadsafe(worker.drain(), loop)
-
-    signal.signal(number, drain)
-
-
-def _pace_polls() -> None:
-    """While Hearth is down the SDK polls 7,000 times a second and logs each (runpod.md 1.3); it offers no setting."""
+def _wrap_polls(shutdown: Shutdown) -> None:
+    """Polls end with the worker; and one that failed is followed by a pause: while Hearth is down the SDK would poll
+    7,000 times a second and log each (runpod.md 1.3). It offers no setting for either."""
     from runpod.serverless.modules import rp_scale
 
-    poll = rp_scale.get_job
+    get_job, get_stop_signals = rp_scale.get_job, rp_scale.get_stop_signals
 
-    async def paced(*args: Any) -> Any:
+    async def take(*args: Any) -> Any:
+        shutdown.install()
         try:
-            return await poll(*args)
+            return await shutdown.poll(get_job(*args))
         except asyncio.CancelledError:
             raise
         except Exception:
             await asyncio.sleep(POLL_PAUSE_S)
             raise
 
-    rp_scale.get_job = paced
+    async def stops(*args: Any) -> Any:
+        return await shutdown.poll(get_stop_signals(*args)) or []
+
+    rp_scale.get_job, rp_scale.get_stop_signals = take, stops

@@ -16,8 +16,6 @@ from aiohttp import web
 
 from tests.worker.fakes import FakeComfy, FakeHearth, free_port, image_workflow, job, until
 
-HOLD_S = 1.0
-
 
 class Fleet(FakeHearth):
     """FakeHearth that hands out jobs to the SDK as well, and notes what comes back."""
@@ -30,6 +28,7 @@ class Fleet(FakeHearth):
         self.progress: list[dict[str, Any]] = []
         self.pings: list[tuple[str, str]] = []
         self.takes = 0
+        self.hold_s = 1.0
         routes = {"job-take": self._take, "job-take-batch": self._take, "job-stop": self._stop, "ping": self._ping}
         self.app.add_routes([web.get(f"/v2/ep/{name}/{{worker}}", route) for name, route in routes.items()])
         self.app.add_routes([web.post("/v2/ep/job-done/{worker}/{job}", self._done)])
@@ -47,7 +46,7 @@ class Fleet(FakeHearth):
 
     async def _take(self, request: web.Request) -> web.Response:
         self.takes += 1
-        for _ in range(int(HOLD_S / 0.02)):
+        for _ in range(int(self.hold_s / 0.02)):
             if self.queue:
                 jobs, self.queue = self.queue, []
                 return web.json_response(jobs)
@@ -55,7 +54,7 @@ class Fleet(FakeHearth):
         return web.Response(status=204)
 
     async def _stop(self, request: web.Request) -> web.Response:
-        for _ in range(int(HOLD_S / 0.02)):
+        for _ in range(int(self.hold_s / 0.02)):
             if self.stops:
                 stops, self.stops = self.stops, []
                 return web.json_response({"jobsToStop": stops})
@@ -172,6 +171,16 @@ async def test_sigterm_hands_back_what_waits_finishes_what_runs_and_ends_well(lo
     assert list(world.fleet.done) == ["runs"]
     assert world.fleet.verbs() == ["started", "hand-back"]
     assert "Unclosed" not in world.said()
+
+
+async def test_an_idle_worker_ends_its_held_polls_and_itself_at_once(log: Path) -> None:
+    async with running(log) as world:
+        world.fleet.hold_s = 60
+        await until(lambda: world.fleet.takes > 0)
+        begun = asyncio.get_running_loop().time()
+        world.process.terminate()
+        assert await world.process.wait() == 0
+        assert asyncio.get_running_loop().time() - begun < 5
 
 
 async def test_a_killed_worker_leaves_no_process_that_pings_on(log: Path) -> None:
