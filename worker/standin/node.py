@@ -1,0 +1,75 @@
+"""What a node class is, and what its function is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from worker.standin.files import Folders
+
+
+class Interrupted(Exception):
+    """POST /interrupt: raised by the next tick, or before the next node."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """tick(value, maximum, preview) tells of progress inside a node; it raises Interrupted."""
+
+    folders: Folders
+    tick: Callable[[int, int, Image.Image | None], None]
+
+
+@dataclass(frozen=True)
+class Ui:
+    """What an output node shows, as in history: {"images": [{"filename", "subfolder", "type"}], ...}."""
+
+    shown: dict[str, list[Any]]
+
+
+Function = Callable[..., tuple[Any, ...] | Ui]
+"""Called with a Run and the inputs by name; gives one value for each output, or a Ui."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """info: the class as /object_info tells it.
+
+    checked: the inputs that `check(folders, **inputs)` judges in place of the usual bounds: None or what is wrong.
+    fingerprint(folders, inputs): what beside the inputs decides whether a cached output may be used.
+    choices(folders): for LoadImage and its like, the file names that /object_info offers for "image".
+    """
+
+    info: dict[str, Any]
+    function: Function | None = None
+    checked: tuple[str, ...] = ()
+    check: Callable[..., str | None] | None = None
+    fingerprint: Callable[[Folders, dict[str, Any]], Any] | None = None
+    choices: Callable[[Folders], list[str]] | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {**self.required, **self.info["input"].get("optional", {})}
+
+    @property
+    def required(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.info["input"].get("required", {})
+        return found
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        return dict(self.info["input"].get("hidden", {}))
+
+    @property
+    def outputs(self) -> tuple[Any, ...]:
+        return tuple(self.info["output"])
+
+    @property
+    def output_node(self) -> bool:
+        return bool(self.info["output_node"])
+
+    def config(self, name: str) -> list[Any]:
+        """[type or list of choices, options] of an input."""
+        config = self.inputs[name]
+        return [config[0], config[1] if len(config) > 1 else {}]
