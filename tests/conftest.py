@@ -111,6 +111,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """With HEARTH_NO_SKIPS, as in CI, a run that left a test out has failed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("HEARTH_NO_SKIPS") and reporter and reporter.stats.get("skipped") and session.exitstatus == 0:
+        reporter.write_line("\nHEARTH_NO_SKIPS is set, and tests were left out: the run has failed.", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -59,18 +59,20 @@ def comfyui(home: Home, number: int | str, port: int) -> Part:
     return Part(name=name, argv=argv, cwd=ROOT, env=_worker_environment(home), port=port, grace_s=2.0)
 
 
-def worker(home: Home, number: int, worker_env: Mapping[str, str], comfyui_url: str) -> Part:
+def worker(home: Home, number: int, worker_env: Mapping[str, str], comfyui_url: str, comfyui_dir: str) -> Part:
+    """comfyui_dir: ComfyUI's folder if it is the stand-in's, which the worker then keeps clean; else ""."""
     name = f"worker-{number}"
     env = {
         **_worker_environment(home),
         "RUNPOD_PING_INTERVAL": "5000",
         **worker_env,
         "COMFYUI_URL": comfyui_url,
+        **({"COMFYUI_DIR": comfyui_dir} if comfyui_dir else {}),
         "HEARTH_WORKER_NAME": f"local-{number}",
         "HOME": str(home.folder(name)),  # without a ~/.runpod/config.toml, whose key would win
     }
-    # After TERM the SDK waits for the polls that it holds. What a killed one ran is lost for Hearth and runs again.
-    return Part(name=name, argv=[sys.executable, "-m", "worker"], cwd=ROOT, env=env, grace_s=5.0)
+    # An idle one ends at once. What a killed one ran is lost for Hearth and runs again.
+    return Part(name=name, argv=[sys.executable, "-m", "worker"], cwd=ROOT, env=env, grace_s=15.0)
 
 
 def _worker_environment(home: Home) -> dict[str, str]:

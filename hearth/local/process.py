@@ -170,6 +170,6 @@ def end(processes: list[psutil.Process], sig: signal.Signals, grace_s: float) ->
 def _is_alive(process: psutil.Process) -> bool:
     """Not when it is a zombie: in a container there may be nobody to reap it."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

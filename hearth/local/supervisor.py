@@ -139,12 +139,13 @@ class Supervisor:
         self._write_run()
 
     def _keep_worker(self, number: int, worker_env: dict[str, str]) -> None:
-        url = settings.COMFYUI_URL
+        url, folder = settings.COMFYUI_URL, ""
         if not url:
             port = seaweed.free_ports(1)[0]
             url = f"http://127.0.0.1:{port}"
+            folder = str(self.home.folder(f"comfyui-{number}"))
             self._keep(instance.comfyui(self.home, number, port))
-        self._keep(instance.worker(self.home, number, worker_env, url))
+        self._keep(instance.worker(self.home, number, worker_env, url, folder))
 
     def _prepare(self, env: dict[str, str]) -> dict[str, str]:
         """Migrates; the environment of the local workers. Writes admin.json when the operator was made."""

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from hearth.local.instance import ROOT
 from hearth.local.process import Child, stop
 from tests.local.running import environment, eventually, manage
 
-USE_THE_DATABASE = "from django.db import connection; connection.cursor(); print('in')"
+USE_THE_DATABASE = "from django.db import connection; connection.cursor().execute('SELECT 1'); print('in', flush=True)"
 
 
 @pytest.fixture
@@ -77,42 +76,33 @@ def test_only_the_owner_and_the_server_can_open_the_sockets(home: Home) -> None:
     stop([child])
 
 
-def test_manage_py_without_an_instance_starts_the_database_for_itself_and_stops_it(home: Home) -> None:
-    both = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "manage.py",
-                "shell",
-                "-c",
-                "from django.db import connection as c; c.cursor(); print('in')",
-            ],
-            cwd=ROOT,
-            env=environment(home.path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for one in both:
+def in_shell(home: Home, code: str) -> "subprocess.Popen[str]":
+    argv = [sys.executable, "manage.py", "shell", "--no-imports", "-c", code]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, cwd=ROOT, env=environment(home.path), stdout=pipe, stderr=pipe, text=True)
+
+
+def test_manage_py_without_an_instance_has_a_database_and_waits_for_another_that_has_one(home: Home) -> None:
+    first = in_shell(home, f"import time; {USE_THE_DATABASE}; time.sleep(2)")
+    assert first.stdout
+    assert first.stdout.readline() == "in\n"
+    second = in_shell(home, f"import time; {USE_THE_DATABASE}; time.sleep(2); {USE_THE_DATABASE}")
+    for one in (first, second):
         out, err = one.communicate(timeout=60)
-        assert out.splitlines()[-1:] == ["in"], err
+        assert one.returncode == 0, err
+    assert out == "in\nin\n"
+    assert f"waiting for `manage.py shell` (pid {first.pid})" in err
     assert not postgres.answers(home)
     assert not home.file("postgres/postmaster.pid").exists()
-    assert json.loads(home.file("lock").read_text())["what"] == "manage.py shell"
 
 
 def test_a_killed_manage_py_takes_its_database_along(home: Home) -> None:
-    argv = [sys.executable, "manage.py", "shell", "-c", "print('in', flush=True); import time; time.sleep(100)"]
-    command = subprocess.Popen(argv, cwd=ROOT, env=environment(home.path), stdout=subprocess.PIPE, text=True)
+    command = in_shell(home, f"import time; {USE_THE_DATABASE}; time.sleep(100)")
     assert command.stdout
-    while command.stdout.readline().strip() != "in":
-        assert command.poll() is None
+    assert command.stdout.readline() == "in\n"
     assert postgres.answers(home)
     command.kill()
-    command.wait()
-    command.stdout.close()
+    command.communicate()
     assert eventually(lambda: not home.file("postgres/postmaster.pid").exists())
 
 

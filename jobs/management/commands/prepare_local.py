@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 
 from accounts.keys import WORKER, digest
 from accounts.models import User
-from jobs.models import Endpoint, WorkerKey
+from jobs.models import Endpoint, Worker, WorkerKey
 from jobs.tenants import worker_environment
 
 
@@ -25,6 +25,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", interactive=False, verbosity=1, stdout=self.stderr)
         endpoint = Endpoint.objects.get(name="comfyui")
+        Worker.objects.filter(name__startswith="local-").update(take_at=None)  # they ended with the instance before
         environment = worker_environment(endpoint, self.worker_key(endpoint), settings.HEARTH_URL, "local")
         admin = {"username": "admin", "password": self.admin_password()}
         self.stdout.write(json.dumps({"worker_env": environment, "admin": admin}))
