@@ -67,6 +67,10 @@ def _workflow(given: Any) -> dict[str, Any]:
         raise _bad("input.workflow is missing or not an object; send what ComfyUI's Save (API Format) writes")
     if isinstance(given.get("nodes"), list):
         raise _bad("input.workflow is in ComfyUI's UI format; export it with Save (API Format)")
+    for node, about in given.items():
+        if isinstance(about, dict) and not isinstance(about.get("inputs"), dict):
+            # One that no output needs is accepted by ComfyUI, and then stops its executor for good.
+            raise _bad(f"input.workflow: node {node[:80]!r} has no inputs; send an object, which may be empty")
     return given
 
 

@@ -49,7 +49,11 @@ class Hub:
     async def publish(self) -> None:
         """Deliver what was posted, for ever."""
         while True:
-            await self.deliver(*await self.outbox.get())
+            message = await self.outbox.get()
+            try:
+                await self.deliver(*message)
+            except Exception:
+                log.exception("could not deliver %s to client %r", message[0], message[2])
 
     async def deliver(self, event: str | int, data: Any, client_id: str | None) -> None:
         targets = list(self.registered.values()) if client_id is None else [self.registered.get(client_id)]
