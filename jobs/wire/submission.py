@@ -156,4 +156,6 @@ def _graph_fault(workflow: dict[str, Any]) -> str:
     for node_id, node in workflow.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
             return f"`input.workflow` node {shown(node_id)} is no object with a `class_type`."
+        if not isinstance(node.get("inputs"), dict):  # one that no output needs would stop ComfyUI for good
+            return f"`input.workflow` node {shown(node_id)} has no `inputs` object; it may be empty."
     return ""

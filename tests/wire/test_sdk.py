@@ -1,0 +1,164 @@
+"""The real `runpod` SDK as a client, Endpoint and AsyncioEndpoint, with only its base URL changed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import pytest
+import requests
+
+from tests.cast import WORKFLOW
+from tests.wire.api import Api, aside, finish, job_row, until
+
+
+@pytest.fixture(autouse=True)
+def runpod(web: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))  # without a ~/.runpod/config.toml
+    import runpod
+
+    monkeypatch.setattr(runpod, "endpoint_url_base", f"{web.url}/v2")
+    monkeypatch.setattr(runpod, "api_key", "none")
+    return runpod
+
+
+@pytest.fixture
+def endpoint(runpod: Any, acme: Api) -> Any:
+    return runpod.Endpoint(acme.endpoint, api_key=acme.client.api_key)
+
+
+def with_async_endpoint(runpod: Any, api: Api, use: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What `use(endpoint)` comes to, in a session of its own."""
+
+    async def main() -> Any:
+        async with runpod.http_client.ClientSession() as session:
+            return await use(runpod.AsyncioEndpoint(api.endpoint, session, api_key=api.client.api_key))
+
+    return asyncio.run(main())
+
+
+def test_run_status_output(endpoint: Any, acme: Api) -> None:
+    job = endpoint.run({"input": {"n": 1}, "policy": {"executionTimeout": 5000}, "webhook": "https://h/"})
+    assert job.status() == "IN_QUEUE"
+    claimed = acme.take()
+    assert job.status() == "IN_PROGRESS"
+    finish(acme, claimed, {"seen": 1})
+    assert (job.status(), job.output(timeout=5)) == ("COMPLETED", {"seen": 1})
+    found = job_row(job.job_id)
+    assert (bytes(found.payload.input), found.execution_timeout_ms) == (b'{"n": 1}', 5000)
+    assert found.payload.webhook == "https://h/"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({"n": 1}, {"n": 1}), ({}, {}), ({"input": {}}, {"input": {}}), ({"input": [1], "x": 2}, [1])],
+)
+def test_an_input_comes_as_the_sdk_wraps_it(endpoint: Any, given: dict[str, Any], kept: object) -> None:
+    job = endpoint.run(given)
+    assert orjson.loads(job_row(job.job_id).payload.input) == kept
+
+
+def test_run_sync_returns_the_output(endpoint: Any, acme: Api) -> None:
+    waiting = aside(endpoint.run_sync, {"input": {"n": 1}}, timeout=30)
+    finish(acme, acme.take(), {"seen": 1})
+    assert waiting.result(20) == {"seen": 1}
+
+
+@pytest.mark.parametrize("error", ["boom", {"error_type": "ValueError"}])
+def test_a_failure_is_no_output(endpoint: Any, acme: Api, error: object) -> None:
+    waiting = aside(endpoint.run_sync, {"input": {"n": 1}}, timeout=30)
+    job = acme.take()
+    finish(acme, job, error=error)
+    assert waiting.result(20) is None
+    assert acme.status(f"sync-{job.job}-e1")["status"] == "FAILED"
+
+
+def test_run_sync_outlives_a_restart_of_hearth(endpoint: Any, acme: Api, web: Any) -> None:
+    """It is answered at the restart with the state so far, and then the SDK asks for the status itself."""
+    waiting = aside(endpoint.run_sync, {"input": {"n": 1}}, timeout=30)
+    claimed = acme.take()
+    web.restart()
+    finish(acme, claimed, {"seen": 1})
+    assert waiting.result(20) == {"seen": 1}
+
+
+def test_cancel(endpoint: Any, acme: Api) -> None:
+    job = endpoint.run({"n": 1})
+    acme.take()
+    assert job.cancel() == {"id": job.job_id, "status": "CANCELLED"}
+    assert job.status() == "CANCELLED"
+    assert job.output() is None
+
+
+def test_health_and_purge(endpoint: Any, acme: Api, globex: Api) -> None:
+    endpoint.run({"n": 1})
+    other = globex.run()
+    assert endpoint.health()["jobs"]["inQueue"] == 1
+    assert endpoint.purge_queue() == {"removed": 1, "status": "completed"}
+    assert endpoint.health()["jobs"]["inQueue"] == 0
+    assert globex.status(other)["status"] == "IN_QUEUE"
+
+
+def test_a_wrong_key_is_told_as_one(runpod: Any, acme: Api) -> None:
+    for key in ("rpa_nonsense", acme.place.worker_key):
+        with pytest.raises(RuntimeError, match="401"):
+            runpod.Endpoint(acme.endpoint, api_key=key).run({"n": 1})
+
+
+def test_globex_cannot_reach_acmes_job(runpod: Any, endpoint: Any, globex: Api) -> None:
+    job = endpoint.run({"n": 1})
+    job.rp_client = runpod.Endpoint(globex.endpoint, api_key=globex.client.api_key).rp_client
+    for call in (job.status, job.cancel, job.output):
+        with pytest.raises(requests.HTTPError, match="404"):
+            call()
+    assert job_row(job.job_id).state == "IN_QUEUE"
+
+
+def test_a_refused_request_raises(endpoint: Any) -> None:
+    with pytest.raises(requests.HTTPError, match="400"):
+        endpoint.run({"input": 1, "policy": {"ttl": 1}})
+
+
+def test_the_references_request_by_the_sdk(runpod: Any, own_acme: Api) -> None:
+    endpoint = runpod.Endpoint(own_acme.endpoint, api_key=own_acme.client.api_key)
+    waiting = aside(endpoint.run_sync, {"input": {"tobase64": False, "workflow": WORKFLOW}}, timeout=30)
+    output = {"files": ["https://b.example.com/1.png"], "datas": {"9": {"text": ["a"]}}}
+    finish(own_acme, own_acme.take(), output)
+    assert waiting.result(20) == output
+
+
+def test_async_run_status_output(runpod: Any, acme: Api) -> None:
+    async def use(endpoint: Any) -> list[Any]:
+        job = await endpoint.run({"n": 1})
+        seen = [await job.status()]
+        claimed = await asyncio.to_thread(lambda: aside(acme.take).result())
+        seen.append(await job.status())
+        await asyncio.to_thread(lambda: aside(finish, acme, claimed, {"seen": 1}).result())
+        return [*seen, await job.output(timeout=5), await job.status()]
+
+    found = with_async_endpoint(runpod, acme, use)
+    assert found == ["IN_QUEUE", "IN_PROGRESS", {"seen": 1}, "COMPLETED"]
+
+
+def test_async_cancel_health_and_purge(runpod: Any, acme: Api, globex: Api) -> None:
+    globex.run()
+
+    async def use(endpoint: Any) -> list[Any]:
+        job = await endpoint.run({"n": 1})
+        cancelled = await job.cancel()
+        await endpoint.run({"n": 2})
+        health = await endpoint.health()
+        return [cancelled["status"], await job.status(), health["jobs"]["inQueue"], await endpoint.purge_queue()]
+
+    found = with_async_endpoint(runpod, acme, use)
+    assert found == ["CANCELLED", "CANCELLED", 1, {"removed": 1, "status": "completed"}]
+
+
+def test_many_async_jobs_at_once(runpod: Any, acme: Api) -> None:
+    async def use(endpoint: Any) -> list[str]:
+        jobs = await asyncio.gather(*(endpoint.run({"n": n}) for n in range(20)))
+        return [job.job_id for job in jobs]
+
+    ids = with_async_endpoint(runpod, acme, use)
+    assert len(set(ids)) == 20
+    assert until(lambda: acme.get("health").json()["jobs"]["inQueue"]) == 20
