@@ -6,7 +6,7 @@ from botocore.exceptions import BotoCoreError
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, URLField
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
@@ -63,6 +63,7 @@ class BucketAdmin(Admin):
     list_select_related = ("tenant",)
     search_fields = ("name", "tenant__name", "s3_bucket", "endpoint_url")
     autocomplete_fields = ("tenant",)
+    formfield_overrides = {URLField: {"assume_scheme": "https"}}
     readonly_fields = ("created_at",)
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_default"))}),

@@ -1,0 +1,165 @@
+"""Keys: of tenants here, of workers in jobs."""
+
+import re
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
+from unfold.utils import display_for_label
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave
+from accounts.keys import new_key
+from accounts.models import ApiKey, Key
+
+_KEY = re.compile(r"(?:hth|hwk)_([0-9a-f]{1,12})")
+KEY_STATES: Labels = {"active": "success", "expired": "warning", "revoked": "danger"}
+
+
+def key_state(key: Key) -> str:
+    if key.revoked_at:
+        return "revoked"
+    return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
+
+
+class KeyState(RadioFilter):  # type: ignore[misc]
+    title = "state"
+    parameter_name = "key_state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state) for state in KEY_STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        expired = Q(revoked_at=None, expires_at__lte=Now())
+        if self.value() == "active":
+            return queryset.filter(revoked_at=None).exclude(expired)
+        return queryset.filter({"revoked": Q(revoked_at__isnull=False), "expired": expired}.get(self.value(), Q()))
+
+
+class KeyAdmin(Admin):
+    """API keys and worker keys: made and shown once here, then renamed, bounded or revoked, but never deleted."""
+
+    owner: str
+    date_fields = ("created_at", "last_used_at", "revoked_at")
+    ordering = ("-pk",)
+    actions = ["revoke_selected"]
+    actions_detail = ["revoke"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("shown", "state", *self.date_fields, *([self.owner] if obj else []))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        own = [field for field in ("name", "scopes", "expires_at") if hasattr(self.model, field)]
+        if obj is None:
+            return ((None, {"fields": [self.owner, *own]}),)
+        return (
+            (None, {"fields": [("shown", "state", self.owner), *own]}),
+            ("Dates", {"fields": [self.date_fields]}),
+        )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        found = _KEY.match(search_term.strip())
+        return super().get_search_results(request, queryset, found[1] if found else search_term)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if not change:
+            key = new_key(obj.kind)
+            obj.prefix, obj.digest, obj.text_once = key.prefix, key.digest, key.text
+        super().save_model(request, obj, form, change)
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("add"):
+            context |= {"show_save_and_continue": False, "show_save_and_add_another": False}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """The page with the key's text. No redirect, so that the text passes no session and no cookie."""
+        context = self.admin_site.each_context(request) | {"opts": self.opts, "key": obj, "change_url": change_url(obj)}
+        context["title"] = f"{self.opts.verbose_name} made"
+        return TemplateResponse(request, "accounts/key_made.html", context, headers={"Referrer-Policy": "no-referrer"})
+
+    @admin.display(description="key", ordering="prefix")
+    def shown(self, key: Key) -> str:
+        return f"{key.kind}_{key.prefix}_…"
+
+    @admin.display(description="state")
+    def state(self, key: Key) -> str:
+        return str(display_for_label(key_state(key), "-", KEY_STATES))
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        key = self.get_object(request, str(object_id))
+        return super().get_actions_detail(request, object_id) if key and not key.revoked_at else []
+
+    @asking("Revoke", "block", "Whoever uses this key is refused from now on.", permission="change", danger=True)
+    def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        key = self.get_object(request, object_id)
+        if key is None:
+            return leave(request, reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"))
+        self._revoke(request, key)
+        messages.success(request, f"{key} is revoked.")
+        return leave(request, change_url(key))
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        keys = list(queryset.filter(revoked_at=None))
+        for key in keys:
+            self._revoke(request, key)
+        messages.success(request, f"Revoked: {len(keys)} of the selected keys.")
+
+    def _revoke(self, request: HttpRequest, key: Key) -> None:
+        if not key.revoked_at:
+            key.revoke()
+            self.log_change(request, key, "Revoked.")
+
+
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
+    scopes = forms.MultipleChoiceField(
+        choices=ApiKey.Scope.choices,
+        initial=[scope.value for scope in ApiKey.Scope],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(KeyAdmin):
+    owner = "tenant"
+    form = ApiKeyForm
+    list_display = ("shown", "name", "tenant", "state", "scope_names", "last_used_at", "expires_at", "created_at")
+    list_filter = (KeyState, ("tenant", AutocompleteSelectFilter))
+    list_select_related = ("tenant",)
+    search_fields = ("prefix__startswith", "name", "tenant__name")
+    autocomplete_fields = ("tenant",)
+
+    @admin.display(description="scopes")
+    def scope_names(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+
+class KeyInline(Inline):
+    """An owner's keys, to read."""
+
+    fields: tuple[str, ...] = ("state", "last_used_at", "expires_at", "created_at")
+    ordering = ("-pk",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    state = KeyAdmin.state
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return self.fields
+
+
+class ApiKeyInline(KeyInline):
+    model = ApiKey
+    fields = ("scopes", *KeyInline.fields)

@@ -1,0 +1,192 @@
+"""Endpoints, who may use them, and who serves them."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.db.models import F, OuterRef, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, RadioFilter
+from unfold.utils import display_for_label
+
+from accounts.admin.keys import KeyAdmin, KeyInline
+from accounts.admin.pages import Admin, Inline, Labels, ReadOnly
+from jobs.admin.counts import ALIVE, GONE, UNHEALTHY, Rows, load, with_health
+from jobs.models import Attempt, Endpoint, Grant, Worker, WorkerKey
+from jobs.states import State
+
+
+def link(text: Any, page: str, **query: Any) -> str:
+    """A link to a list; `query`: its filters."""
+    url = f"{reverse(f'admin:{page}_changelist')}?{urlencode(query)}"
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text)
+
+
+class LoadColumns:
+    """Columns of what `load` counts, as links to the jobs."""
+
+    jobs_by: str
+
+    @admin.display(description="queued", ordering="queued")
+    def queued_jobs(self, row: Any) -> str:
+        return self._jobs(row, row.queued, State.IN_QUEUE)
+
+    @admin.display(description="running", ordering="running")
+    def running_jobs(self, row: Any) -> str:
+        return self._jobs(row, row.running, State.IN_PROGRESS)
+
+    def jobs_filter(self, row: Any) -> dict[str, Any]:
+        return {self.jobs_by: row.pk}
+
+    def _jobs(self, row: Any, count: int, state: State) -> str:
+        return link(count, "jobs_job", state__exact=state.value, **self.jobs_filter(row)) if count else "0"
+
+
+class GrantInline(Inline):
+    model = Grant
+    fields = ("tenant", "endpoint", "weight", "max_running", "created_at")
+    readonly_fields = ("tenant", "endpoint", "created_at")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("tenant", "endpoint").order_by("pk")
+
+
+class WorkerKeyInline(KeyInline):
+    model = WorkerKey
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(LoadColumns, Admin):
+    list_display = (
+        "name",
+        "backend",
+        "dialect",
+        "queued_jobs",
+        "running_jobs",
+        "live_workers",
+        "granted",
+        "created_at",
+    )
+    list_filter = (("backend", ChoicesDropdownFilter), ("dialect", ChoicesDropdownFilter))
+    search_fields = ("name",)
+    ordering = ("name",)
+    jobs_by = "endpoint__id__exact"
+    inlines = (GrantInline, WorkerKeyInline)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        alive = with_health(Worker.objects.filter(endpoint=OuterRef("pk"))).filter(health=ALIVE)
+        grants = Grant.all_tenants.filter(endpoint=OuterRef("pk"))
+        counts = {"alive": Rows(alive), "grant_count": Rows(grants)}
+        return super().get_queryset(request).annotate(**load("grant__endpoint"), **counts)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """The name is in the URLs of clients and workers."""
+        return ("name", "created_at", "queued_jobs", "running_jobs", "live_workers") if obj else ()
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        settings: list[Any] = ["name", ("backend", "dialect", "prefetch")]
+        now = ("queued_jobs", "running_jobs", "live_workers", "created_at")
+        return ((None, {"fields": [*([now] if obj else []), *settings]}),)
+
+    @admin.display(description="workers alive", ordering="alive")
+    def live_workers(self, endpoint: Any) -> str:
+        return link(endpoint.alive, "jobs_worker", endpoint__id__exact=endpoint.pk, health=ALIVE)
+
+    @admin.display(description="grants", ordering="grant_count")
+    def granted(self, endpoint: Any) -> str:
+        return link(endpoint.grant_count, "jobs_grant", endpoint__id__exact=endpoint.pk)
+
+
+@admin.register(Grant)
+class GrantAdmin(LoadColumns, Admin):
+    list_display = ("tenant", "endpoint", "weight", "max_running", "queued_jobs", "running_jobs", "created_at")
+    list_filter = (("tenant", AutocompleteSelectFilter), ("endpoint", AutocompleteSelectFilter))
+    list_select_related = ("tenant", "endpoint")
+    search_fields = ("tenant__name", "endpoint__name")
+    autocomplete_fields = ("tenant", "endpoint")
+    fields = ("tenant", "endpoint", ("weight", "max_running"), "created_at")
+    ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).annotate(**load("grant"))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("created_at", "tenant", "endpoint") if obj else ("created_at",)
+
+    def jobs_filter(self, row: Any) -> dict[str, Any]:
+        return {"tenant__id__exact": row.tenant_id, "endpoint__id__exact": row.endpoint_id}
+
+
+@admin.register(WorkerKey)
+class WorkerKeyAdmin(KeyAdmin):
+    owner = "endpoint"
+    list_display = ("shown", "name", "endpoint", "state", "last_used_at", "expires_at", "created_at")
+    list_filter = (*KeyAdmin.list_filter, ("endpoint", AutocompleteSelectFilter))
+    list_select_related = ("endpoint",)
+    search_fields = ("prefix__startswith", "name", "endpoint__name")
+    autocomplete_fields = ("endpoint",)
+
+
+HEALTH: Labels = {ALIVE: "success", GONE: "", UNHEALTHY: "danger"}
+
+
+class Health(RadioFilter):  # type: ignore[misc]
+    title = "health"
+    parameter_name = "health"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(health, health) for health in HEALTH]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(health=self.value()) if self.value() in HEALTH else queryset
+
+
+class HeldInline(ReadOnly, Inline):
+    model = Attempt
+    verbose_name_plural = "Attempts it holds"
+    fields = readonly_fields = ("job", "number", "handed_at", "confirmed_at", "started_at", "ended_at")
+    show_change_link = False
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        held = super().get_queryset(request).filter(released_at=None)
+        return held.select_related("job").order_by("handed_at")
+
+
+@admin.register(Worker)
+class WorkerAdmin(ReadOnly, Admin):
+    list_display = ("name", "endpoint", "health", "holds", "last_seen", "version", "first_seen_at", "unhealthy")
+    list_filter = (Health, ("endpoint", AutocompleteSelectFilter))
+    list_select_related = ("endpoint",)
+    search_fields = ("name__startswith", "version")
+    search_help_text = "The beginning of its name, or its version"
+    fields = (
+        ("name", "endpoint", "health", "version"),
+        ("first_seen_at", "take_at", "stop_at", "ping_at"),
+        ("stops_in_job", "unhealthy", "all_jobs"),
+    )
+    inlines = (HeldInline,)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        held = Attempt.objects.filter(worker=OuterRef("pk"), released_at=None)
+        return with_health(super().get_queryset(request)).annotate(held=Rows(held))
+
+    def get_ordering(self, request: HttpRequest) -> Any:
+        return (F("seen_at").desc(nulls_last=True),)
+
+    @admin.display(description="health", ordering="health")
+    def health(self, worker: Any) -> str:
+        return str(display_for_label(worker.health, "-", HEALTH))
+
+    @admin.display(description="holds", ordering="held")
+    def holds(self, worker: Any) -> int:
+        return int(worker.held)
+
+    @admin.display(description="last seen", ordering="seen_at")
+    def last_seen(self, worker: Any) -> Any:
+        return worker.seen_at
+
+    @admin.display(description="jobs")
+    def all_jobs(self, worker: Worker) -> str:
+        return link("all jobs it held last", "jobs_job", q=worker.name)

@@ -1,0 +1,111 @@
+"""What a job's page shows below its facts: timeline, attempts, files, and its JSON; one query for each."""
+
+from datetime import datetime
+from typing import Any
+
+from django.utils.html import format_html
+from unfold.utils import display_for_label
+
+from accounts import sql
+from accounts.admin.pages import Labels, change_url
+from jobs import history
+from jobs.admin.shown import READ_BYTES, address, duration, pretty
+from jobs.models import Attempt, Event, Job
+from jobs.states import State
+from storage.admin import preview
+from storage.models import Asset
+
+STATES: Labels = {
+    State.IN_QUEUE: "primary",
+    State.IN_PROGRESS: "info",
+    State.COMPLETED: "success",
+    State.FAILED: "danger",
+    State.TIMED_OUT: "warning",
+    State.CANCELLED: "",
+}
+OUTCOMES: Labels = {"completed": "success", "failed": "danger", "timed_out": "warning", "lost": "warning"}
+EVENTS: Labels = OUTCOMES | {"handed": "info", "started": "info", "created": "primary", "retried": "primary"}
+FILES_SHOWN = 60
+
+
+def label(text: str, kind: str, colours: Labels) -> str:
+    """A coloured label; `kind` picks the colour."""
+    return str(display_for_label((kind, text), "-", {kind: colours.get(kind, "")}))
+
+
+def job_page(job: Job) -> dict[str, Any]:
+    return {"timeline": timeline(job), "attempts": attempts(job), "files": files(job), **payload(job)}
+
+
+def timeline(job: Job) -> dict[str, Any]:
+    kinds = dict(Event.Kind.choices)
+    rows = [
+        (
+            f"+{duration(event['ms'])}",
+            duration(event["after_ms"]),
+            label(kinds.get(event["kind"], event["kind"]), event["kind"], EVENTS),
+            event["attempt"] or "-",
+            event["text"] or "-",
+            unbroken(event["at"][:23].replace("T", " ")),
+        )
+        for event in history.timeline(job)
+    ]
+    return {"headers": ["After", "Since the last", "Event", "Attempt", "What was said", "At (UTC)"], "rows": rows}
+
+
+def attempts(job: Job) -> dict[str, Any]:
+    found = Attempt.objects.filter(job=job).select_related("worker").order_by("number")
+    headers = ["Attempt", "Worker", "Handed over", "Confirmed", "Started", "Ended", "Outcome", "Slot freed"]
+    return {"headers": headers, "rows": [_attempt(attempt) for attempt in found]}
+
+
+def _attempt(attempt: Attempt) -> tuple[Any, ...]:
+    worker: Any = attempt.worker_name or "-"
+    if attempt.worker:
+        worker = format_html('<a class="text-link" href="{}">{}</a>', change_url(attempt.worker), attempt.worker)
+    outcome = label(attempt.get_outcome_display(), attempt.outcome, OUTCOMES) if attempt.outcome else "-"
+    times = (attempt.confirmed_at, attempt.started_at, attempt.ended_at, attempt.released_at)
+    confirmed, started, ended, released = (_after(attempt.handed_at, at) for at in times)
+    return attempt.number, worker, clock(attempt.handed_at), confirmed, started, ended, outcome, released
+
+
+def clock(at: datetime | None) -> str:
+    return unbroken(at.strftime("%Y-%m-%d %H:%M:%S")) if at else "-"
+
+
+def unbroken(text: str) -> str:
+    return format_html('<span class="whitespace-nowrap">{}</span>', text)
+
+
+def _after(since: datetime, at: datetime | None) -> str:
+    return f"+{duration((at - since).total_seconds() * 1000)}" if at else "-"
+
+
+def files(job: Job) -> dict[str, Any]:
+    """The first files of its output, to see or fetch."""
+    found = Asset.all_tenants.filter(job_id=job.pk).select_related("blob__bucket").order_by("position", "id")
+    assets = list(found[: FILES_SHOWN + 1])
+    shown = [{"file": preview(asset), "asset": asset, "url": change_url(asset)} for asset in assets[:FILES_SHOWN]]
+    return {"shown": shown, "more": len(assets) > FILES_SHOWN}
+
+
+def _part(name: str) -> str:
+    return f"octet_length({name}), CASE WHEN octet_length({name}) <= %(most)s THEN {name} END"
+
+
+PARTS = ("error", "output", "progress", "policy", "input")
+PAYLOAD = f"""
+SELECT webhook, request_bucket IS NOT NULL, request_bucket_wiped, {", ".join(_part(name) for name in PARTS)}
+  FROM jobs_payload WHERE job_id = %(job)s"""
+
+
+def payload(job: Job) -> dict[str, Any]:
+    """`given`: what came beside the input; `parts`: the JSON there is. The sealed secrets are not even read."""
+    webhook, own_bucket, wiped, *columns = sql.first(PAYLOAD, {"job": job.pk, "most": READ_BYTES}) or ("", False, False)
+    parts = [
+        {"title": name.capitalize(), **pretty(None if raw is None else bytes(raw), size)}
+        for name, size, raw in zip(PARTS, columns[::2], columns[1::2], strict=False)
+        if size is not None
+    ]
+    bucket = "its own, the secrets wiped" if wiped else "its own, the secrets sealed" if own_bucket else ""
+    return {"webhook": address(webhook), "request_bucket": bucket, "parts": parts}

@@ -1,0 +1,78 @@
+"""How jobs' JSON, times and URLs are written on a page: short, and without secrets."""
+
+import json
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from django.template.defaultfilters import filesizeformat
+
+READ_BYTES = 32 * 1024**2  # what is larger is not parsed here
+SHOWN_CHARS = 20_000
+STRING_CHARS = 1_000
+MASK = "…"
+_SECRET = re.compile(
+    r"secret|passw|credential|authori[sz]ation|cookie|(api|access|private)_?key|(auth|access|bearer|refresh|hf|civitai)_?token"
+    r"|^token$",
+    re.IGNORECASE,
+)
+
+
+def pretty(raw: bytes | None, size: int | None) -> dict[str, str]:
+    """`text`: the JSON indented, long strings cut, then all of it; `note`: its size and what was cut.
+
+    Values whose names sound secret are masked: a job of dialect raw keeps its input as it came (rules.md 22).
+    """
+    note = str(filesizeformat(size or 0))
+    if raw is None:
+        return {"text": "", "note": f"{note}: too large to show here"}
+    try:
+        text = json.dumps(tidy(json.loads(raw)), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return {"text": "", "note": f"{note}: not JSON, or nested too deeply to show"}
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates are legal in JSON
+    if len(text) > SHOWN_CHARS:
+        return {"text": text[:SHOWN_CHARS] + MASK, "note": f"{note}, the first {SHOWN_CHARS:,} characters"}
+    return {"text": text, "note": note}
+
+
+def tidy(value: Any, hidden: bool = False) -> Any:
+    if isinstance(value, dict):
+        return {key: tidy(inner, hidden or bool(_SECRET.search(key))) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [tidy(inner, hidden) for inner in value]
+    return _string(value, hidden) if isinstance(value, str) else value
+
+
+def _string(text: str, hidden: bool) -> str:
+    if hidden and text:
+        return MASK
+    if text[:1] in ("{", "["):  # a workflow may come as a string of JSON
+        try:
+            text = json.dumps(tidy(json.loads(text)), ensure_ascii=False)
+        except ValueError:
+            pass
+    return text if len(text) <= STRING_CHARS else f"{text[:STRING_CHARS]}… ({len(text):,} characters)"
+
+
+def address(url: str) -> str:
+    """A webhook's URL without what may be secret in it: the values of its query."""
+    parts = urlsplit(url)
+    query = "&".join(f"{name}={MASK}" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    return parts._replace(query=query, fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def duration(ms: float | None) -> str:
+    """Two figures that matter, not broken over lines."""
+    return "-" if ms is None else _duration(ms).replace(" ", "\u00a0")
+
+
+def _duration(ms: float) -> str:
+    seconds = ms / 1000
+    if seconds < 1:
+        return f"{ms:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

@@ -1,0 +1,92 @@
+"""Tenants, with all that is theirs. Here and not in accounts, since only jobs knows grants and buckets too."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model, OuterRef
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from accounts.admin.keys import ApiKeyInline
+from accounts.admin.pages import Admin, going
+from accounts.admin.users import MemberInline
+from accounts.models import ApiKey, Member, Tenant
+from jobs.admin.counts import Rows, load
+from jobs.admin.fleet import GrantInline, LoadColumns, link
+from jobs.models import Grant
+from storage.admin import BucketInline
+from storage.models import Bucket
+
+
+def adding(kind: type[Model], what: str) -> Any:
+    """An action: the page that adds one of this kind, with the tenant filled in."""
+    opts = kind._meta
+
+    @going(what, "add")
+    def add(self: Any, request: HttpRequest, object_id: str) -> HttpResponse:
+        url = reverse(f"admin:{opts.app_label}_{opts.model_name}_add")
+        return HttpResponseRedirect(f"{url}?tenant={object_id}")
+
+    return add
+
+
+@admin.register(Tenant)
+class TenantAdmin(LoadColumns, Admin):
+    list_display = ("name", "members", "api_keys", "grants", "buckets", "queued_jobs", "running_jobs", "created_at")
+    search_fields = ("name",)
+    ordering = ("name",)
+    jobs_by = "tenant__id__exact"
+    inlines = (ApiKeyInline, GrantInline, MemberInline, BucketInline)
+    actions_detail = [{"title": "Add", "icon": "add", "items": ["add_key", "add_grant", "add_member", "add_bucket"]}]
+    add_key = adding(ApiKey, "API key")
+    add_grant = adding(Grant, "Grant")
+    add_member = adding(Member, "Member")
+    add_bucket = adding(Bucket, "Bucket")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        own = {"tenant": OuterRef("pk")}
+        counts = {
+            "member_count": Rows(Member.all_tenants.filter(**own)),
+            "key_count": Rows(ApiKey.all_tenants.filter(**own, revoked_at=None)),
+            "grant_count": Rows(Grant.all_tenants.filter(**own)),
+            "bucket_count": Rows(Bucket.all_tenants.filter(**own)),
+        }
+        return super().get_queryset(request).annotate(**load("grant__tenant"), **counts)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        now = ("queued_jobs", "running_jobs", "all_jobs", "created_at")
+        return ((None, {"fields": ["name", *([now, "id"] if obj else [])]}),)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("id", "queued_jobs", "running_jobs", "all_jobs", "created_at")
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        return self.inlines if obj else ()
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> Any:
+        """On to the tenant's page: it needs a grant and a key next."""
+        if not {"_addanother", "_popup"} & request.POST.keys():
+            post = request.POST.copy()
+            post["_continue"] = "1"
+            request.POST = post  # type: ignore[assignment]
+        return super().response_add(request, obj, post_url_continue)
+
+    @admin.display(description="jobs")
+    def all_jobs(self, tenant: Tenant) -> str:
+        return link("all jobs", "jobs_job", **self.jobs_filter(tenant))
+
+    @admin.display(description="members", ordering="member_count")
+    def members(self, tenant: Any) -> int:
+        return int(tenant.member_count)
+
+    @admin.display(description="API keys", ordering="key_count")
+    def api_keys(self, tenant: Any) -> int:
+        return int(tenant.key_count)
+
+    @admin.display(description="grants", ordering="grant_count")
+    def grants(self, tenant: Any) -> int:
+        return int(tenant.grant_count)
+
+    @admin.display(description="buckets", ordering="bucket_count")
+    def buckets(self, tenant: Any) -> int:
+        return int(tenant.bucket_count)

@@ -1,0 +1,36 @@
+import django
+import pytest
+
+django.setup()
+
+from django.test import Client as Browser  # noqa: E402
+
+from accounts.models import User  # noqa: E402
+from tests.admin.rows import Rows  # noqa: E402
+from tests.cast import unique  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _database(database: str) -> None:
+    """Every test here uses the database."""
+
+
+@pytest.fixture
+def operator() -> User:
+    return User.objects.create_superuser(unique("operator"))
+
+
+@pytest.fixture
+def browser(operator: User) -> Browser:
+    """The operator, signed in."""
+    made = Browser(SERVER_NAME="localhost")
+    made.force_login(operator)
+    return made
+
+
+@pytest.fixture
+def rows() -> Rows:
+    """A tenant with one row of every kind."""
+    made = Rows()
+    made.add(1)
+    return made

@@ -1,0 +1,110 @@
+"""The admin in a real browser, over a real web process: its scripts and styles arrive, and its buttons work."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from accounts.models import ApiKey, User
+from jobs.models import Job
+from jobs.states import State
+from tests.admin.rows import Rows, list_url, page_url
+from tests.cast import row
+
+PASSWORD = "an operator's password"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.fail("The admin was NOT tested in a browser: there is no chromium. Debian: apt-get install -y chromium")
+    return found
+
+
+@pytest.fixture
+def page(chromium: str, web: Any, operator: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """Signed in. What the browser could not load or run fails the test at its end."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright's loop is in this thread, but not under the tests
+    operator.set_password(PASSWORD)
+    operator.save()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        made = browser.new_page(base_url=web.url, viewport={"width": 1440, "height": 900})
+        faults: list[str] = []
+        made.on("pageerror", lambda error: faults.append(str(error)))
+        made.on("response", lambda response: faults.append(response.url) if response.status >= 400 else None)
+        made.goto("/admin/")
+        made.fill("#id_username", operator.username)
+        made.fill("#id_password", PASSWORD)
+        made.click("button[type=submit]")
+        made.wait_for_url("/admin/")
+        yield made
+        browser.close()
+    assert not faults
+
+
+def look(page: Page, text: str, to: Path) -> None:
+    """Waits for the text and keeps a picture, which must have the many colours of a page with its styles."""
+    page.wait_for_selector(f"text={text}")
+    page.screenshot(path=to)
+    with Image.open(to) as picture:
+        assert len(picture.convert("RGB").getcolors(2**24) or ()) > 100, f"{to} looks empty"
+
+
+def test_a_job_is_found_read_and_cancelled(page: Page, tmp_path: Path, rows: Rows) -> None:
+    job = row(rows.submit())
+    page.goto(list_url(Job))
+    page.fill("#searchbar", job.public_id)
+    page.press("#searchbar", "Enter")
+    look(page, job.public_id, tmp_path / "jobs.png")
+    page.click(f"text={job.public_id}")
+    look(page, "Timeline", tmp_path / "job.png")
+    page.click("text=Cancel the job")
+    page.click("#modal-content button[type=submit]")
+    look(page, "The job was cancelled.", tmp_path / "cancelled.png")
+    assert Job.all_tenants.get(pk=job.pk).state == State.CANCELLED
+
+
+def test_jobs_are_filtered_by_a_tenant_that_is_typed(page: Page, rows: Rows) -> None:
+    other = Rows()
+    other.add(1)
+    assert rows.job
+    assert other.job
+    page.goto(list_url(Job))
+    page.click("text=Filters")
+    page.locator("[aria-labelledby*=tenant]").click()
+    page.fill(".select2-search__field", rows.tenant.name)
+    page.click(f".select2-results__option:has-text('{rows.tenant.name}')")
+    page.click("text=Apply Filters")
+    page.wait_for_url("**tenant__id__exact=*")
+    page.wait_for_selector(f"text={rows.job.public_id}")
+    assert not page.is_visible(f"text={other.job.public_id}")
+
+
+def test_a_new_key_is_shown_and_copied_and_gone_with_the_page(page: Page, tmp_path: Path, rows: Rows) -> None:
+    page.goto(f"{list_url(ApiKey)}add/?tenant={rows.tenant.pk}")
+    page.fill("#id_name", "from the browser")
+    page.click("button[name=_save]")
+    key = page.input_value("#key")
+    page.click("button:text-is('Copy')")
+    look(page, "Copied", tmp_path / "key.png")
+    page.click("text=Go on to")
+    page.wait_for_selector("text=Revoke")
+    made = ApiKey.objects.of(rows.tenant).latest("pk")
+    assert page.url.endswith(page_url(made))
+    assert key.startswith(f"hth_{made.prefix}_")
+    assert key not in page.content()
