@@ -72,6 +72,7 @@ class Worker(models.Model):
     stop_at = models.DateTimeField(null=True, help_text="Last job-stop poll.")
     ping_at = models.DateTimeField(null=True)
     stops_in_job = models.BooleanField(default=False, help_text="Was seen polling job-stop while it held a job.")
+    hung_up = models.BooleanField(db_default=False, help_text="Its last poll was cut off.")
     unhealthy = models.CharField(max_length=500, blank=True, help_text="What its death notice said.")
 
     class Meta:

@@ -68,7 +68,7 @@ SELECT a.job_id, a.number, a.ended_at IS NOT NULL,
  WHERE a.released_at IS NULL AND a.handed_at < ago.at AND (
        a.confirmed_at IS NULL
     OR greatest(a.named_at, a.confirmed_at) < ago.at
-    OR (w.stops_in_job AND greatest(w.take_at, w.stop_at) < ago.at))
+    OR ((w.stops_in_job OR w.hung_up) AND greatest(w.take_at, w.stop_at) < ago.at))
  LIMIT %(batch)s"""
 
 

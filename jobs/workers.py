@@ -33,12 +33,17 @@ class Poller:
         return Holder(name=self.name, worker_id=self.worker_id, starts=not own, prefetch=self.prefetch if own else None)
 
 
+def printable(text: str, most: int) -> str:
+    """A worker's own words as the database takes them: no NUL, one line, not too many."""
+    return "".join(char if char.isprintable() else " " for char in text[:most])
+
+
 SEEN = """
-INSERT INTO jobs_worker (endpoint_id, name, version, first_seen_at, {at}, stops_in_job, unhealthy)
-SELECT e.id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, '' FROM jobs_endpoint e
+INSERT INTO jobs_worker (endpoint_id, name, version, first_seen_at, {at}, stops_in_job, hung_up, unhealthy)
+SELECT e.id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, false, '' FROM jobs_endpoint e
  WHERE e.id = %(endpoint)s
     ON CONFLICT (endpoint_id, name) DO UPDATE
-   SET {at} = clock_timestamp(), unhealthy = '',
+   SET {at} = clock_timestamp(), unhealthy = '', hung_up = jobs_worker.hung_up AND %(pinged)s,
        version = CASE WHEN excluded.version <> '' THEN excluded.version ELSE jobs_worker.version END
 RETURNING id, (SELECT dialect FROM jobs_endpoint WHERE id = %(endpoint)s),
           (SELECT prefetch FROM jobs_endpoint WHERE id = %(endpoint)s)"""
@@ -47,7 +52,8 @@ RETURNING id, (SELECT dialect FROM jobs_endpoint WHERE id = %(endpoint)s),
 def seen(key: GivenKey, endpoint: str, name: str, at: str, version: str = "") -> Poller:
     """Note a take (`take_at`), stop (`stop_at`) or ping (`ping_at`) of this worker. Raises Refused for a wrong key."""
     endpoint_id = access.check_worker_key(key, endpoint)
-    params = {"endpoint": endpoint_id, "name": name, "version": version}
+    params = {"endpoint": endpoint_id, "name": name, "version": printable(version, 50)}
+    params["pinged"] = at == "ping_at"
     worker_id, dialect, prefetch = sql.one(SEEN.format(at=at), params)
     return Poller(endpoint_id=endpoint_id, worker_id=worker_id, name=name, dialect=dialect, prefetch=prefetch)
 
@@ -59,6 +65,12 @@ def begin_take(key: GivenKey, endpoint: str, name: str, *, idle: bool) -> Poller
         settled = "a.handed_at < clock_timestamp() - %(settle)s * interval '1 s'"
         _let_go(poller.worker_id, settled, "its worker asked for work and had none in progress")
     return poller
+
+
+def hang_up(poller: Poller) -> None:
+    """Its poll was cut off. Unless it polls again its lease runs out, whatever an orphaned ping process still names
+    (runpod.md 1.7): before its first stop poll in a job nothing else tells it from a handler that blocks."""
+    sql.run("UPDATE jobs_worker SET hung_up = true WHERE id = %s", [poller.worker_id])
 
 
 def take(poller: Poller, n: int) -> Taken:
@@ -153,5 +165,6 @@ def ping(key: GivenKey, endpoint: str, name: str, version: str, named: Collectio
 def unhealthy(key: GivenKey, endpoint: str, name: str, reason: str) -> None:
     """A worker's death notice: what it held is lost now."""
     poller = seen(key, endpoint, name, "ping_at")
-    sql.run("UPDATE jobs_worker SET unhealthy = %s WHERE id = %s", [reason[:500] or "unhealthy", poller.worker_id])
+    text = printable(reason, 500) or "unhealthy"
+    sql.run("UPDATE jobs_worker SET unhealthy = %s WHERE id = %s", [text, poller.worker_id])
     _let_go(poller.worker_id, "true", "its worker said that it is unhealthy")

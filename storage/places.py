@@ -1,5 +1,6 @@
 """Where a job's files go: the operator's S3, a tenant's bucket, or the one a request names; and URLs signed for it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -58,6 +59,10 @@ def tenants_place(bucket: Bucket) -> Place:
     )
 
 
+_S3_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_PREFIX = re.compile(r"[^\x00-\x1f\x7f\\]{0,500}")
+
+
 def request_bucket(given: Any) -> Place:
     """The S3 bucket of a request's `tobucket` or `s3Config`. Raises BucketRefused."""
     if not isinstance(given, Mapping):
@@ -73,6 +78,8 @@ def request_bucket(given: Any) -> Place:
         raise BucketRefused(f"`endpointUrl`: {error}") from error
     except ValueError as error:
         raise BucketRefused(str(error)) from error
+    if not _S3_BUCKET.fullmatch(place.bucket) or not _PREFIX.fullmatch(place.prefix):
+        raise BucketRefused("`bucketName` must be an S3 bucket's name, or a key prefix of at most 500 plain characters")
     return Place(
         endpoint_url=place.endpoint_url,
         region=place.region,

@@ -56,9 +56,11 @@ async def _take(request: Request, n: int) -> list[bytes]:
     gone = _Gone(request)
     try:
         claimed = await _claim(poller, n, gone)
-        if claimed and gone.yes:
+        if gone.yes:
             for job in claimed:
                 await verb(loss.undo, job.job, job.number)
+            _hub().wake(endpoint_key(poller.endpoint_id))  # whom the wake that it did not use was for
+            await verb(workers.hang_up, poller)
             return []
         return [_handover(job) for job in claimed]
     except Refused as error:
@@ -160,7 +162,10 @@ async def job_stop(request: Request) -> Response:
                 if stops:
                     return answer({"jobsToStop": stops})
                 if not await _wait(ticket, gone, deadline):
-                    return NOTHING
+                    break
+        if gone.yes:
+            await verb(workers.hang_up, poller)
+        return NOTHING
     except Refused as error:
         if error.status in (401, 404):
             await asyncio.sleep(WRONG_KEY_S)
@@ -235,7 +240,7 @@ async def ping(request: Request) -> Response:
         await verb(workers.unhealthy, key_of(request), endpoint, name, reason)
         return answer({})
     named = [a for text in query.get("job_id", "").split(",") if isinstance(a := parse_attempt_id(text), AttemptId)]
-    await verb(workers.ping, key_of(request), endpoint, name, query.get("runpod_version", "")[:50], named)
+    await verb(workers.ping, key_of(request), endpoint, name, query.get("runpod_version", ""), named)
     return answer({})
 
 

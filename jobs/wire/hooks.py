@@ -1,5 +1,6 @@
 """/hooks/worker/<token>/…: what our own worker asks while it runs one attempt (worker/wire.py)."""
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +14,13 @@ from jobs.ids import AttemptId
 from jobs.wire.answers import answer
 from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
+from jobs.workers import printable
 from worker.wire import Upload
 
 MAX_BODY_BYTES = 4 * 1024**2
 MAX_FILES = 5_000
 MAX_FILE_BYTES = 5 * 1024**3  # of one PUT to S3
+CONTENT_TYPE, SHA256 = re.compile("[ -~]{1,200}"), re.compile("[0-9a-f]{64}")
 
 
 async def started(request: Request) -> Response:
@@ -38,7 +41,8 @@ async def open_uploads(request: Request) -> Response:
 async def hand_back(request: Request) -> Response:
     attempt = _attempt(request)
     reason = parse_request(await read_body(request, MAX_BODY_BYTES)).values.get("reason")
-    await verb(loss.hand_back, attempt.job, attempt.number, str(reason.value)[:500] if reason else "no reason given")
+    why = printable(str(reason.value), 500) if reason else "no reason given"
+    await verb(loss.hand_back, attempt.job, attempt.number, why)
     return answer({})
 
 
@@ -69,6 +73,10 @@ def _upload(file: Any) -> Upload:
     for name, text in texts.items():
         if not isinstance(text, str) or len(text) > 300 or "\0" in text or "\n" in text or "\r" in text:
             raise bad_request(f"`{name}` of a file must be a line of at most 300 characters.")
+    if not CONTENT_TYPE.fullmatch(texts["content_type"]):
+        raise bad_request("`content_type` of a file must be 1 to 200 printable ASCII characters.")
+    if not SHA256.fullmatch(texts["sha256"]):
+        raise bad_request("`sha256` of a file must be 64 hex digits, in lower case.")
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_FILE_BYTES:
         raise bad_request(f"`bytes` of a file must be 0 to {MAX_FILE_BYTES}.")
     return Upload(bytes=size, **texts)

@@ -96,6 +96,28 @@ def test_pings_alone_keep_the_job_of_a_handler_that_blocks(acme: Client) -> None
     assert not lost(claimed)
 
 
+def test_pings_alone_do_not_keep_the_job_of_a_worker_whose_poll_was_cut_off(acme: Client) -> None:
+    acme.submit()
+    worker = acme.place.worker()
+    poller = worker.poll()
+    claimed = worker.take_one()
+    workers.hang_up(poller)
+    age(claimed, 26)
+    worker.ping(claimed)
+    assert lost(claimed)
+
+
+def test_a_worker_that_polls_again_has_not_hung_up(acme: Client) -> None:
+    acme.submit()
+    worker = acme.place.worker()
+    claimed = worker.take_one()
+    workers.hang_up(worker.poll())
+    worker.poll()
+    age(claimed, 26)
+    worker.ping(claimed)
+    assert not lost(claimed)
+
+
 def test_nothing_is_lost_for_silence_while_nobody_could_listen(acme: Client) -> None:
     acme.submit()
     claimed = acme.place.worker().take_one()
