@@ -1,8 +1,4 @@
-"""Failing at this commit (storage/places.py request_bucket): run as `cp … tests/wire/ && pytest tests/wire/test_bucket_names.py`.
-
-A bucketName with NUL, or one that makes keys over 1,024 characters, is answered 200; the job runs on a GPU, and then
-/hooks/worker/<token>/uploads is a 500 (PostgreSQL refuses the key), so that its files can never be stored.
-"""
+"""A bucketName that no key can begin with is refused before a GPU runs: its files could never be stored."""
 
 import pytest
 
