@@ -59,7 +59,7 @@ def tenants_place(bucket: Bucket) -> Place:
     )
 
 
-_S3_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_S3_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _PREFIX = re.compile(r"[^\x00-\x1f\x7f\\]{0,500}")
 
 
