@@ -1,9 +1,3 @@
-import django
-import pytest
+from tests.stage import _database
 
-django.setup()
-
-
-@pytest.fixture(autouse=True)
-def _database(database: str) -> None:
-    """Every test here uses the database."""
+__all__ = ["_database"]

@@ -8,11 +8,9 @@ from django.test import Client as Browser  # noqa: E402
 from accounts.models import User  # noqa: E402
 from tests.admin.rows import Rows  # noqa: E402
 from tests.cast import unique  # noqa: E402
+from tests.stage import _database  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _database(database: str) -> None:
-    """Every test here uses the database."""
+__all__ = ["_database"]
 
 
 @pytest.fixture

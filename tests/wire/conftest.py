@@ -4,25 +4,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cast import Place, new_client, new_place
+from tests.cast import Place, new_client
+from tests.stage import _database, own_place, place
 from tests.wire.api import Api
 
-
-@pytest.fixture(autouse=True)
-def _database(database: str) -> None:
-    """Every test here uses the database."""
-
-
-@pytest.fixture
-def place() -> Place:
-    """An endpoint of dialect raw, of this test alone."""
-    return new_place()
-
-
-@pytest.fixture
-def own_place() -> Place:
-    """An endpoint of dialect hearth, of this test alone."""
-    return new_place("hearth")
+__all__ = ["_database", "own_place", "place"]
 
 
 @pytest.fixture(scope="session")
