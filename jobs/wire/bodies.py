@@ -12,6 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from accounts.errors import Refused, bad_request
 
 DRAIN_MAX_BYTES, DRAIN_MAX_S = 64 * 1024**2, 30
+MAX_DEPTH = 500  # Python 3.11 reads just under 1,000 levels
+ORJSON_DEPTH = 1024  # what orjson reads, and not one more
 
 
 class Unreadable(ValueError):
@@ -69,10 +71,24 @@ def parse_request(body: bytes) -> Parts:
         raise bad_request(f"The body is not valid JSON: {error}.", "invalid_json") from error
     if not isinstance(whole, dict):
         raise bad_request(f"The body must be a JSON object, not {kind(whole)}.", "invalid_json")
+    if _too_deep(body):
+        raise bad_request(f"The body is nested more than {MAX_DEPTH} levels deep.", "invalid_json")
     try:
         return split_object(body)
     except Unreadable as error:
         raise bad_request(f"The body is not valid JSON: {error}.", "invalid_json") from error
+
+
+def _too_deep(body: bytes) -> bool:
+    """Whether valid JSON is nested deeper than every Python reads that may come across it: a worker's, ours."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    padding = ORJSON_DEPTH - MAX_DEPTH
+    try:
+        orjson.loads(b"[" * padding + body + b"]" * padding)
+    except orjson.JSONDecodeError:
+        return True
+    return False
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
