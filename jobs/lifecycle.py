@@ -14,7 +14,7 @@ from accounts.models import ApiKey, uuid7
 from jobs.ids import JobId, public_id
 from jobs.live import announce, endpoint_key, job_key, worker_key
 from jobs.models import Endpoint
-from jobs.states import State, end, end_ctes, event_sql, move_sql
+from jobs.states import State, end, end_ctes, event_sql, lock, move_sql
 from jobs.wire.submission import Submission
 
 RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
@@ -135,9 +135,10 @@ def cancel_job(job: UUID, by: str) -> State:
 
 def _lock(job: UUID) -> tuple[State, int | None]:
     """Lock the job's row; its state and the worker that holds it."""
-    (state,) = sql.one("SELECT state FROM jobs_job WHERE id = %s FOR NO KEY UPDATE", [job])
+    state = lock(job)
+    assert state is not None
     row = sql.first("SELECT worker_id FROM jobs_attempt WHERE job_id = %s AND ended_at IS NULL", [job])
-    return State(state), row[0] if row else None
+    return state, row[0] if row else None
 
 
 RETRYABLE = (State.FAILED, State.TIMED_OUT)

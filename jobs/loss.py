@@ -10,13 +10,13 @@ from accounts import sql
 from jobs.lifecycle import wake_endpoint
 from jobs.live import announce, job_key, worker_key
 from jobs.models import Attempt
-from jobs.states import State, end, note, requeue
+from jobs.states import State, end, lock, note, requeue
 
-LOCK = """
+OPEN = """
 SELECT j.losses, j.free_losses, a.started_at IS NOT NULL, a.worker_id, e.id, e.backend
   FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt
   JOIN jobs_endpoint e ON e.id = j.endpoint_id
- WHERE j.id = %s AND a.number = %s AND a.ended_at IS NULL FOR NO KEY UPDATE OF j"""
+ WHERE j.id = %s AND a.number = %s AND a.ended_at IS NULL"""
 
 
 def lose(job: UUID, number: int, why: str) -> bool:
@@ -39,7 +39,8 @@ def undo(job: UUID, number: int) -> bool:
 
 def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, counted: bool) -> bool:
     with transaction.atomic():
-        row = sql.first(LOCK, [job, number])
+        lock(job)
+        row = sql.first(OPEN, [job, number])
         if row is None:
             return False
         losses, free_losses, started, worker_id, endpoint_id, backend = row

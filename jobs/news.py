@@ -19,7 +19,7 @@ from accounts.sealed import Sealed
 from jobs.ids import AttemptId
 from jobs.live import announce, endpoint_key, job_key, worker_key
 from jobs.models import Endpoint
-from jobs.states import State, end, note
+from jobs.states import State, end, lock, note
 from jobs.workers import release
 from storage.outputs import keep_outputs
 
@@ -53,16 +53,17 @@ class Held:
     request_bucket: Sealed | None
 
 
-LOCK = """
+HELD = """
 SELECT j.tenant_id, j.attempt = a.number AND a.ended_at IS NULL, a.worker_name, a.worker_id, j.endpoint_id, e.dialect,
        p.request_bucket
   FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id JOIN jobs_endpoint e ON e.id = j.endpoint_id
   JOIN jobs_payload p ON p.job_id = j.id
- WHERE j.id = %s AND a.number = %s FOR NO KEY UPDATE OF j"""
+ WHERE j.id = %s AND a.number = %s"""
 
 
 def lock_attempt(attempt: AttemptId) -> Held | None:
-    row = sql.first(LOCK, [attempt.job, attempt.number])
+    lock(attempt.job)
+    row = sql.first(HELD, [attempt.job, attempt.number])
     if row is None:
         return None
     tenant, current, worker_name, worker_id, endpoint_id, dialect, bucket = row
@@ -154,7 +155,7 @@ def started(attempt: AttemptId) -> bool:
     """Our worker begins to run: delayTime ends, executionTime and the time-out begin. False: it must not run it."""
     params = {"job": attempt.job, "number": attempt.number}
     with transaction.atomic():
-        sql.first("SELECT 1 FROM jobs_job WHERE id = %(job)s FOR NO KEY UPDATE", params)
+        lock(attempt.job)
         row = sql.first(STARTED, params)
         if row is None:
             return _is_running(attempt)

@@ -90,6 +90,15 @@ def end_ctes(to: State, where: str) -> str:
 _END = {to: f"WITH {end_ctes(to, 'j.id = %(job)s')} SELECT job.id FROM job" for to in FINAL}
 
 
+def lock(job: UUID) -> State | None:
+    """Lock the job's row to the end of the transaction; its state, or None if there is no such job.
+
+    A statement of its own: one that waits for the lock and also reads attempts would read them as they were before.
+    """
+    row = sql.first("SELECT state FROM jobs_job WHERE id = %s FOR NO KEY UPDATE", [job])
+    return State(row[0]) if row else None
+
+
 def end(
     job: UUID,
     to: State,

@@ -12,7 +12,7 @@ from django_q.tasks import async_task
 from accounts.sql import first, one, rows, run
 from jobs.live import announce, job_key, worker_key
 from jobs.loss import lose
-from jobs.states import State, end
+from jobs.states import State, end, lock
 from jobs.uploads import unwon
 from jobs.workers import release
 
@@ -24,11 +24,10 @@ OVERDUE = """
 SELECT id FROM jobs_job WHERE state IN ('IN_QUEUE', 'IN_PROGRESS') AND deadline_at < clock_timestamp()
  ORDER BY deadline_at LIMIT %(batch)s"""
 
-LOCK_OVERDUE = """
+STILL_OVERDUE = """
 SELECT j.state, j.ttl_ms, j.execution_timeout_ms, a.worker_id
   FROM jobs_job j LEFT JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt AND a.ended_at IS NULL
- WHERE j.id = %(job)s AND j.state IN ('IN_QUEUE', 'IN_PROGRESS') AND j.deadline_at < clock_timestamp()
-   FOR NO KEY UPDATE OF j SKIP LOCKED"""
+ WHERE j.id = %(job)s AND j.state IN ('IN_QUEUE', 'IN_PROGRESS') AND j.deadline_at < clock_timestamp()"""
 
 
 def time_out_overdue() -> int:
@@ -38,7 +37,8 @@ def time_out_overdue() -> int:
 
 def _time_out(job: UUID) -> bool:
     with transaction.atomic():
-        row = first(LOCK_OVERDUE, {"job": job})
+        lock(job)
+        row = first(STILL_OVERDUE, {"job": job})
         if row is None:
             return False
         state, ttl_ms, execution_timeout_ms, worker_id = row
@@ -68,7 +68,7 @@ SELECT a.job_id, a.number, a.ended_at IS NOT NULL,
  WHERE a.released_at IS NULL AND a.handed_at < ago.at AND (
        a.confirmed_at IS NULL
     OR greatest(a.named_at, a.confirmed_at) < ago.at
-    OR ((w.stops_in_job OR w.hung_up) AND greatest(w.take_at, w.stop_at) < ago.at))
+    OR ((w.stops_in_job OR w.hung_up OR a.ended_at < ago.at) AND greatest(w.take_at, w.stop_at) < ago.at))
  LIMIT %(batch)s"""
 
 
