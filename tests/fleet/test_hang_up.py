@@ -55,7 +55,7 @@ def test_twenty_who_hung_up_do_not_keep_a_job_from_the_one_who_waits(
         sock.close()
     job = acme.submit()
     submitted = time.monotonic()
-    assert poll.result().json["id"] == public(job)
+    assert poll.result().json["id"].startswith(public(job))
     assert poll.result().at - submitted < AT_ONCE_S
 
 

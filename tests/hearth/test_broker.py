@@ -55,9 +55,9 @@ def test_a_waiting_pusher_is_woken_by_the_commit(broker: NotifyBroker) -> None:
 
     def send() -> None:
         time.sleep(0.2)
+        sent.append(time.monotonic())
         with transaction.atomic():
             get_broker(broker.list_key).enqueue("payload")
-        sent.append(time.monotonic())
         connection.close()
 
     thread = threading.Thread(target=send)

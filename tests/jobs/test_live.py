@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 
-from jobs.live import CHANNEL, Hub, Key
+from jobs.live import Hub, Key
 
 Recheck = Callable[[list[Key]], Awaitable[list[Key]]]
 
@@ -23,21 +23,20 @@ async def beat() -> None:
 def with_hub(body: Callable[[Hub], Awaitable[None]], recheck: Recheck = nothing) -> None:
     async def main() -> None:
         async with Hub(recheck, beat).running() as hub:
-            await listening()
+            await ready(hub)
             await body(hub)
 
     asyncio.run(main())
 
 
-async def listening() -> None:
-    """Until the hub's connections are there."""
-    for _ in range(200):
-        async with await psycopg.AsyncConnection.connect(os.environ["DATABASE_URL"]) as conn:
-            found = await conn.execute("SELECT 1 FROM pg_stat_activity WHERE query = %s", [f"LISTEN {CHANNEL}"])
-            if await found.fetchone():
-                return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the hub does not listen")
+async def ready(hub: Hub) -> None:
+    """Until what the hub sends comes back to it."""
+    async with asyncio.timeout(10):
+        while True:
+            async with hub.waiting("w:0") as ticket:
+                hub.send(["w:0"])
+                if await ticket.wait(0.1):
+                    return
 
 
 async def wakes(hub: Hub, key: Key, seconds: float = 1.5) -> tuple[bool, float]:

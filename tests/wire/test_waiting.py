@@ -145,13 +145,13 @@ def test_a_waiter_wakes_though_the_listening_connection_was_lost(acme: Api, oper
     waiting = runsync(acme)
     claimed = acme.take()
     before = listening(operator)
-    assert terminate(operator, LISTEN) == 1
+    assert terminate(operator, LISTEN) == len(before)  # more than one where another folder's web still runs
     finish(acme, claimed)
     ended = time.monotonic()
     answered, woken = waiting.result(20)
     assert answered.json()["status"] == "COMPLETED"
     assert woken - ended < 4
-    assert until(lambda: listening(operator)) - before, "it listens again, on another connection"
+    until(lambda: len(listening(operator) - before) >= len(before))  # it listens again, on another connection
     assert statistics.median(seconds_to_wake(acme, finish) for _ in range(3)) < WAKE_S
 
 
