@@ -15,8 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 HEARTH_FIELD = "_hearth"
-STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
-FINAL_STATES = STATES[2:]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ async def job_take_batch(request: Request) -> Response:
 async def _take(request: Request, n: int) -> list[bytes]:
     """Up to n jobs as JSON, waiting up to POLL_HOLD_S for the first; none if the worker hung up meanwhile."""
     idle = request.query_params.get("job_in_progress") == "0"
-    poller = await _polled(request, idle=idle)
+    poller = await _polled(request, workers.begin_take, idle=idle)
     gone = _Gone(request)
     try:
         claimed = await _claim(poller, n, gone)
@@ -69,10 +69,11 @@ async def _take(request: Request, n: int) -> list[bytes]:
         gone.stop()
 
 
-async def _polled(request: Request, *, idle: bool) -> workers.Poller:
+async def _polled(request: Request, begin: Callable[..., workers.Poller], **how: bool) -> workers.Poller:
+    """A poll begins; one with a wrong key is refused slowly."""
     endpoint, name = _names(request)
     try:
-        return await verb(workers.begin_take, key_of(request), endpoint, name, idle=idle)
+        return await verb(begin, key_of(request), endpoint, name, **how)
     except Refused as error:
         if error.status in (401, 404):
             await asyncio.sleep(WRONG_KEY_S)
@@ -150,10 +151,9 @@ def _handover(job: Claimed) -> bytes:
 
 async def job_stop(request: Request) -> Response:
     """The attempts this worker is to stop, waiting up to POLL_HOLD_S for one."""
-    endpoint, name = _names(request)
+    poller = await _polled(request, workers.begin_stop)
     gone = _Gone(request)
     try:
-        poller = await verb(workers.begin_stop, key_of(request), endpoint, name)
         deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
         hub = _hub()
         while True:
@@ -167,8 +167,6 @@ async def job_stop(request: Request) -> Response:
             await verb(workers.hang_up, poller)
         return NOTHING
     except Refused as error:
-        if error.status in (401, 404):
-            await asyncio.sleep(WRONG_KEY_S)
         raise _pause(error) from error
     finally:
         gone.stop()

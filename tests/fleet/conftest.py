@@ -13,38 +13,25 @@ from hearth.local import instance
 from hearth.local.health import Probe
 from hearth.local.home import Home
 from hearth.local.process import Child, Part, stop
-from tests.cast import Client, Place, new_client, new_place
+from tests.cast import Client, Place, new_client
+from tests.fleet.hooks import Running
 from tests.fleet.wire import WireWorker, until
+from tests.stage import _database, acme, globex, own_place, place
 
+__all__ = ["_database", "acme", "globex", "own_place", "place"]
 HOLD_S = 2
 OUTPUT_MAX_BYTES = 1024**2
 
 
-@pytest.fixture(autouse=True)
-def _database(database: str) -> None:
-    """Every test here uses the database."""
+@pytest.fixture
+def own(own_place: Place) -> Client:
+    """acme at an endpoint of dialect hearth."""
+    return new_client(own_place)
 
 
 @pytest.fixture
-def place() -> Place:
-    """An endpoint of dialect raw, of this test alone."""
-    return new_place()
-
-
-@pytest.fixture
-def own_place() -> Place:
-    """An endpoint of dialect hearth, of this test alone."""
-    return new_place("hearth")
-
-
-@pytest.fixture
-def acme(place: Place) -> Client:
-    return new_client(place, "acme")
-
-
-@pytest.fixture
-def globex(place: Place) -> Client:
-    return new_client(place, "globex")
+def running(quick: str, own: Client) -> Running:
+    return Running(own, own.submit(), WireWorker(quick, own.place))
 
 
 def child(name: str, argv: list[str], env: dict[str, str], **part: Any) -> Child:

@@ -11,22 +11,11 @@ import pytest
 from accounts import sql
 from jobs.loss import lose
 from jobs.uploads import TOKEN_LIFE_S, worker_token
-from tests.cast import Client, Place, kinds, new_client, row
+from tests.cast import Client, kinds, row
 from tests.fleet.hooks import Running, file
 from tests.fleet.wire import WireWorker, aside, call, public, status
 
 ALL: list[tuple[str, dict[str, Any]]] = [("started", {}), ("uploads", {"files": [file()]}), ("hand-back", {})]
-
-
-@pytest.fixture
-def own(own_place: Place) -> Client:
-    """acme at an endpoint of dialect hearth."""
-    return new_client(own_place)
-
-
-@pytest.fixture
-def running(quick: str, own: Client) -> Running:
-    return Running(own, own.submit(), WireWorker(quick, own.place))
 
 
 def untouched(job: Running) -> bool:

@@ -19,16 +19,6 @@ from tests.fleet.wire import WireWorker, call, status
 
 
 @pytest.fixture
-def own(own_place: Place) -> Client:
-    return new_client(own_place)
-
-
-@pytest.fixture
-def running(quick: str, own: Client) -> Running:
-    return Running(own, own.submit(), WireWorker(quick, own.place))
-
-
-@pytest.fixture
 def named(own: Client) -> dict[str, str]:
     """A request's own `tobucket`: an S3 bucket of this test's on the same S3."""
     place = operators_place(public=False)
