@@ -1,7 +1,7 @@
 """ComfyUI's HTTP API and the opening of its WebSocket, as protocol/comfyui.md records them.
 
 Every failure is a JobError that says which way ComfyUI failed: unreachable (never came up), crashed (no longer
-accepts connections), hangs (accepts, does not answer) or rejected.
+accepts connections), hangs (accepts, does not answer), disk_full or rejected.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar
 import aiohttp
 from yarl import URL
 
-from worker.errors import JobError
-from worker.rejected import rejected
+from worker.errors import JobError, disk_full
+from worker.rejected import rejected, says_disk_full
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -65,6 +65,8 @@ class Comfy:
 
         seconds = self.settings.http_s + len(data) / UPLOAD_BYTES_A_SECOND
         status, body = await self.when_up(lambda: self._patiently(attempt, seconds=seconds))
+        if says_disk_full(body):
+            raise disk_full(f"ComfyUI could not take the input file {name!r}")
         if status != 200:
             raise JobError(f"ComfyUI refused the input file {name!r}: HTTP {status} {body[:200]}".strip(), "bad_input")
         given = json.loads(body)
@@ -105,12 +107,26 @@ class Comfy:
         # The queue first: a prompt leaves it for the history, never the other way.
         return await self.place(prompt_id) is not None or await self.history(prompt_id) is not None
 
-    async def let_go(self, prompt_id: str, place: Place) -> None:
-        """Take this prompt and no other out of the queue or off the machine; it may run on to its next node."""
+    async def let_go(self, prompt_id: str) -> bool:
+        """Take this prompt and no other out of the queue or off the machine. True: it was still there, since it runs on
+        to its next node."""
+        place = await self.place(prompt_id)
         if place == "pending":
             await self._tell("/queue", {"delete": [prompt_id]})
-        else:
+        elif place == "running":
             await self._tell("/interrupt", {"prompt_id": prompt_id})
+        return place is not None
+
+    async def is_free(self) -> bool:
+        """Whether it answers now, at the first try, and has nothing to do."""
+        async with asyncio.timeout(self.settings.http_s), self._session.get(self._url("/queue")) as response:
+            response.raise_for_status()
+            queue = await response.json()
+            return not queue["queue_running"] and not queue["queue_pending"]
+
+    async def free(self, *, models: bool) -> None:
+        """Have it empty its node cache, and unload its models, after the prompt that runs."""
+        await self._tell("/free", {"unload_models": models, "free_memory": True})
 
     async def forget(self, prompt_id: str) -> None:
         """Delete its history entry: the next tenant's prompt runs on the same ComfyUI."""

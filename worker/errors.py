@@ -1,23 +1,63 @@
 """What a job fails with. One shape, as everywhere in Hearth: error, code, and nodes where a node is at fault."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Nodes = dict[str, list[dict[str, str]]]
 
 
-class JobError(Exception):
-    """The job failed for this reason; `code` is one word for machines, the message tells a person what to do.
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """elsewhere: the job is well, the worker or its ComfyUI is not; another worker shall try.
+    replace: alone on RunPod, the machine is of no more use."""
 
-    Codes: bad_input · workflow_rejected · node_failed · interrupted · comfyui_unreachable · comfyui_crashed ·
-    comfyui_hangs · comfyui_busy · prompt_gone · output_missing · upload_failed · worker_error
-    """
+    elsewhere: bool = False
+    replace: bool = False
+
+
+CODES: Mapping[str, Code] = {
+    "bad_input": Code(),
+    "workflow_rejected": Code(),
+    "node_failed": Code(),
+    "interrupted": Code(),
+    "out_of_memory": Code(),
+    "output_missing": Code(),
+    "upload_failed": Code(),
+    "worker_error": Code(),
+    "comfyui_unreachable": Code(elsewhere=True, replace=True),
+    "comfyui_crashed": Code(elsewhere=True, replace=True),
+    "comfyui_hangs": Code(elsewhere=True, replace=True),
+    "comfyui_wedged": Code(elsewhere=True, replace=True),
+    "disk_full": Code(elsewhere=True, replace=True),
+    "comfyui_busy": Code(elsewhere=True),
+    "prompt_gone": Code(elsewhere=True),
+}
+"""docs/worker.md says what each means."""
+
+
+class JobError(Exception):
+    """The job failed for this reason; `code` is one of CODES, the message tells a person what to do."""
 
     def __init__(self, message: str, code: str, nodes: Nodes | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.nodes = nodes
 
+    @property
+    def elsewhere(self) -> bool:
+        return CODES[self.code].elsewhere
+
+    @property
+    def replace(self) -> bool:
+        return CODES[self.code].replace
+
     def output(self) -> dict[str, Any]:
         """What the handler returns; the SDK lifts `error` to the top level and leaves the rest in `output`."""
         output: dict[str, Any] = {"error": str(self), "code": self.code}
         return output | {"nodes": self.nodes} if self.nodes else output
+
+
+def disk_full(where: str) -> JobError:
+    text = f"the disk is full: {where.rstrip('. ')}; make room on the worker's machine"
+    return JobError(text, "disk_full")

@@ -18,13 +18,21 @@ CONTENT_TYPES = {
     for line in """
         image/png png          image/jpeg jpg jpeg    image/webp webp        image/gif gif       image/avif avif
         image/apng apng        image/bmp bmp          image/tiff tif tiff    image/x-exr exr     image/svg+xml svg
+        image/jxl jxl          image/heic heic        image/jp2 jp2          image/x-tga tga     image/x-icon ico
+        image/vnd.radiance hdr                        image/vnd.adobe.photoshop psd
         video/mp4 mp4 m4v      video/webm webm        video/quicktime mov    video/x-matroska mkv
+        video/x-msvideo avi    video/mpeg mpg mpeg    video/ogg ogv          video/mp2t ts
         audio/flac flac        audio/mpeg mp3         audio/wav wav          audio/ogg ogg opus  audio/mp4 m4a
-        text/plain txt         text/csv csv           text/markdown md       application/json json
-        application/zip zip    model/gltf-binary glb  model/gltf+json gltf
+        audio/aac aac          audio/aiff aif aiff    audio/webm weba        audio/midi mid midi
+        text/plain txt log     text/csv csv           text/markdown md       text/html html htm
+        text/vtt vtt           text/x-subrip srt      text/yaml yaml yml     application/json json
+        application/xml xml    application/pdf pdf    application/zip zip    application/x-npy npy
+        model/gltf-binary glb  model/gltf+json gltf   model/obj obj          model/stl stl       model/x-ply ply
+        model/mtl mtl          model/x-fbx fbx        model/vnd.usdz+zip usdz
     """.replace("  ", "\n").splitlines()
     for extension in line.split()[1:]
 }
+"""Others (latent, safetensors, splat, spz, ckpt …) have no type of their own."""
 KINDS = ("image", "video", "audio", "text")
 
 
@@ -34,6 +42,7 @@ class OutputFile:
 
     node: str
     name: str
+    subfolder: str = ""
     content_type: str = ""
     size: int = 0
     body: Any = field(default_factory=lambda: _spool(), repr=False)
@@ -49,8 +58,8 @@ class OutputFile:
 
     @property
     def kind(self) -> str:
-        """image, video, audio, text, latent or file, as the Comfy API v2 names outputs."""
-        if self.name.endswith(".latent"):
+        """image, video, audio, text, latent or file (3D too), as the Comfy API v2 names outputs."""
+        if self.name.lower().endswith(".latent"):
             return "latent"
         family = self.content_type.split("/")[0]
         return family if family in KINDS else "file"
@@ -59,7 +68,7 @@ class OutputFile:
         return Upload(**self._described())
 
     def asset(self, *, id: str, key: str | None) -> Asset:
-        return Asset(id=id, key=key, **self._described())
+        return Asset(id=id, key=key, subfolder=self.subfolder, **self._described())
 
     def failed(self, reason: str) -> JobError:
         return JobError(f"{self.name} of node {self.node} could not be uploaded: {reason}", "upload_failed")

@@ -1,17 +1,18 @@
 """The life of one job: parse, upload its inputs, wait for the turn, run, fetch the outputs, store them, answer.
 
 One prompt runs at a time; the jobs before and behind it upload meanwhile. The handler raises nothing but
-CancelledError, after which the SDK sends no job-done: the job was stopped or is not this worker's (rules.md 4).
+CancelledError, after which the SDK sends no job-done: the job was stopped, handed back or is not this worker's
+(rules.md 4).
 """
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -19,75 +20,83 @@ import aiohttp
 from worker import destinations, inputs, outputs, settings, traces
 from worker.aside import to_end
 from worker.comfy import Comfy
-from worker.errors import JobError
+from worker.errors import JobError, disk_full
 from worker.files import OutputFile, Stored
 from worker.follow import Follow
+from worker.health import Health
 from worker.hearth import Away, Hearth, NotOurs, take_field
+from worker.held import Held, Job
 from worker.inputs import JobInput
+from worker.listener import Listener
 from worker.progress import Report
 from worker.put import Putter
 from worker.rejected import failure, warnings
 
 log = logging.getLogger("hearth.worker")
 
+T = TypeVar("T")
 SendProgress = Callable[[dict[str, Any], Any], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """hearth: this attempt's line to Hearth, if the job came from there. folder: its own on ComfyUI's disk."""
-
-    id: str
-    hearth: Hearth | None
-    folder: str
+LATE_JOB_S = 0.5  # after the last poll ended, the SDK may still hand us a job
+RERUNS = 2  # a /free may be heard only after the first
 
 
 class Worker:
-    """One ComfyUI's worker, in one event loop. send_progress(job, progress) must not block."""
+    """One ComfyUI's worker, in one event loop. send_progress(job, progress) must not block.
+
+    cut_poll: ends a poll for jobs that is held, so that what is handed back does not come here again.
+    """
 
     def __init__(self, settings: settings.Settings, send_progress: SendProgress | None = None) -> None:
-        self.draining = False
+        self.cut_poll: Callable[[], None] = lambda: None
         self._settings = settings
         self._send_progress = send_progress
         self._turn = asyncio.Lock()
-        self._active: set[asyncio.Task[Any]] = set()
-        self._waiting: set[asyncio.Task[Any]] = set()  # jobs of Hearth that have not said `started`
+        self._held = Held()
         self._session = aiohttp.ClientSession()
-        self._putter = Putter(settings.url_allow)
+        self._putter = Putter(settings.url_allow, settings.hearth_retry_s)
         self._comfy = Comfy(settings, self._session)
+        self.health = Health(self._comfy, self._fell_ill)
+        self._listener = Listener(self._comfy, self.health.doubt)
+        self._claim = traces.claim(settings.comfyui_dir) if settings.comfyui_dir else None
 
     async def close(self) -> None:
+        self.health.close()
+        await self._listener.close()
         await self._session.close()
         await self._putter.close()
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     async def drain(self) -> None:
-        """Hand back what has not started, let the rest finish; the last one closes the door."""
-        self.draining = True
-        for task in self._waiting:
-            task.cancel()
-        if not self._active:
+        """Hand back what has not started, let the rest go on for grace_s; then close."""
+        try:
+            await self._held.drain(self._settings.grace_s)
+            await asyncio.sleep(LATE_JOB_S)
+            await self._held.empty()
+        finally:  # the SDK's event loop may end before
             await self.close()
 
     async def handle(self, job: dict[str, Any]) -> dict[str, Any]:
         """{files, datas, assets} or {error, code, …}, as the reference says."""
-        task, ours = _this_task(), self._ours(job)
-        self._active.add(task)
+        ours = self._ours(job)
+        self._held.take(ours)
         try:
             return await self._answer(ours, job)
         except asyncio.CancelledError:
-            if ours.hearth and self.draining and task in self._waiting:
-                await to_end(_hand_back(ours.hearth, ours.id))
+            await self._held.hand_back_cancelled()
             raise
         finally:
-            self._waiting.discard(task)
-            self._active.discard(task)
-            if self.draining and not self._active:
-                await self.close()
+            self._held.drop()
 
     def _ours(self, job: dict[str, Any]) -> Job:
         field = take_field(job)
         hearth = Hearth(*field, self._session, self._settings.hearth_retry_s) if field else None
         return Job(id=str(job.get("id")), hearth=hearth, folder=traces.new_folder())
+
+    def _fell_ill(self, fault: JobError) -> None:
+        self.cut_poll()
+        self._held.give_back_waiting(*_not_started(fault))
 
     async def _answer(self, ours: Job, job: dict[str, Any]) -> dict[str, Any]:
         """The job's result, whatever happens to it, in the one shape."""
@@ -95,68 +104,117 @@ class Worker:
         try:
             result = await self._life(ours, inputs.parse(job))
         except JobError as error:
-            result = error.output()
+            result = await self._failed(ours, error)
         except (NotOurs, Away) as error:
             log.info("%s: dropped, since %s", ours.id, error)
             raise asyncio.CancelledError from error
         except Exception as error:
-            log.exception("%s: a defect of the worker", ours.id)
-            text = f"the worker failed on this job: {type(error).__name__}: {error}; its log has more"
-            result = JobError(text, "worker_error").output()
+            result = await self._failed(ours, _defect(error, ours.id))
         log.info("%s: %s, after %.2f s", ours.id, _summary(result), time.monotonic() - began)
-        return result
+        return {key: value if key == "files" else outputs.hidden(value) for key, value in result.items()}
+
+    async def _failed(self, ours: Job, error: JobError) -> dict[str, Any]:
+        """The result; or, where another worker shall try, none: the job goes back to Hearth."""
+        self._held.begins()
+        more = self._blamed(error)
+        if error.elsewhere and ours.hearth:
+            await to_end(self._held.hand_back(ours.id, ours.hearth, outputs.hidden(str(error)), error.code))
+            raise asyncio.CancelledError from error
+        return error.output() | more
+
+    def _blamed(self, error: JobError) -> dict[str, Any]:
+        """What a result says beside the error. No job is taken while this worker is at fault."""
+        if error.elsewhere and error.code != "prompt_gone":
+            self.health.fell_ill(error)
+        return {"refresh_worker": True} if error.replace else {}
 
     async def _life(self, ours: Job, given: JobInput) -> dict[str, Any]:
-        if ours.hearth:
-            self._waiting.add(_this_task())
-            if self.draining:
-                _this_task().cancel()
+        fault = self.health.fault
+        self._held.waits(_not_started(fault) if fault else None)
+        ran: list[Follow] = []
         try:
-            workflow = await inputs.place(self._comfy, given, ours.folder)
-            if self._settings.comfyui_dir:
-                workflow = traces.saving_into(ours.folder, workflow)
-            return await self._followed(ours, given, Follow(self._comfy, workflow, self._report(ours)))
+            workflow = traces.saving_into(ours.folder, await inputs.place(self._comfy, given, ours.folder))
+            return await self._runs(ours, given, workflow, ran)
         finally:
-            if self._settings.comfyui_dir:
-                await to_end(asyncio.to_thread(traces.remove, self._settings.comfyui_dir, ours.folder))
+            await to_end(asyncio.to_thread(self._clean, ours, ran))
 
-    async def _followed(self, ours: Job, given: JobInput, follow: Follow) -> dict[str, Any]:
-        try:
-            entry = await self._in_turn(ours, follow)
-        except BaseException:
-            await to_end(follow.close())
-            raise
-        tidy = asyncio.ensure_future(follow.tidy())
-        try:
-            return await self._deliver(ours, given, follow, entry)
-        finally:
-            await to_end(tidy)
+    def _clean(self, ours: Job, ran: Sequence[Follow]) -> None:
+        if self._settings.comfyui_dir:
+            files = [file for follow in ran for file in outputs.named(follow.shown)]
+            traces.remove(self._settings.comfyui_dir, ours.folder, files)
 
-    async def _in_turn(self, ours: Job, follow: Follow) -> dict[str, Any]:
-        """Run when it is this job's turn, and leave ComfyUI free for the next."""
+    async def _runs(self, ours: Job, given: JobInput, workflow: Mapping[str, Any], ran: list[Follow]) -> dict[str, Any]:
+        """Run it; again, with ComfyUI's cache emptied, where the cache named files that are gone (comfyui.md [42])."""
+        for left in reversed(range(RERUNS + 1)):
+            follow = Follow(self._comfy, self._listener, workflow, self._report(ours))
+            ran.append(follow)
+            await self._in_turn(ours, follow)
+            entry = await self._or_stopped(ours, follow, follow.result())
+            follow.shown |= entry.get("outputs") or {}
+            tidy = asyncio.ensure_future(follow.tidy())
+            try:
+                found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
+                fetched = await outputs.fetch(self._comfy, found)
+                if not left or not _is_cached_and_gone(follow, found, fetched):
+                    return await self._deliver(ours, given, follow, datas, fetched)
+            finally:
+                await to_end(tidy)
+            log.info("%s: ComfyUI's cache names files that are gone, so it runs again without it", ours.id)
+            await self._comfy.free(models=False)
+        raise AssertionError("the last run returns")
+
+    async def _in_turn(self, ours: Job, follow: Follow) -> None:
+        """Run when it is this job's turn. It passes on as soon as ComfyUI is free for the next."""
+        await self._listener.open()
         async with self._turn:
-            await follow.open()
-            self._waiting.discard(_this_task())
+            await self._listener.open()  # it may have dropped
+            self._held.begins()
             if ours.hearth:
                 await ours.hearth.started()
             log.info("%s: runs as prompt %s", ours.id, follow.prompt_id)
-            try:
-                return await follow.run()
-            except (asyncio.CancelledError, JobError):
-                await to_end(follow.stop())
-                raise
+            await self._or_stopped(ours, follow, follow.run())
+            if follow.entry and (why := failure(follow.entry, {})) and why.code == "out_of_memory":
+                await self._comfy.free(models=True)
 
-    async def _deliver(self, ours: Job, given: JobInput, follow: Follow, entry: dict[str, Any]) -> dict[str, Any]:
-        """Fetch and store what the run made, also when it failed half-way."""
-        found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
-        fetched = [*await outputs.fetch(self._comfy, found), *follow.images]
-        files = [file for file in fetched if isinstance(file, OutputFile)]
+    async def _or_stopped(self, ours: Job, follow: Follow, work: Awaitable[T]) -> T:
+        """What comes of the work. If it is given up or fails, ComfyUI shall let go of the prompt."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            stuck = JobError("ComfyUI does not let go of a prompt that was stopped", "comfyui_busy")
+            await to_end(self._stop(ours, follow, stuck))
+            raise
+        except JobError as error:
+            await to_end(self._stop(ours, follow, error))
+            raise
+
+    async def _stop(self, ours: Job, follow: Follow, error: JobError) -> None:
+        if not await follow.stop():
+            self.health.is_stuck(follow.prompt_id, lambda: self._clean(ours, [follow]))
+            self.health.fell_ill(error)
+
+    async def _deliver(
+        self,
+        ours: Job,
+        given: JobInput,
+        follow: Follow,
+        datas: outputs.Datas,
+        fetched: Sequence[OutputFile | JobError],
+    ) -> dict[str, Any]:
+        """Store what the run made, also when it failed half-way, unless another worker shall make it."""
+        why = failure(follow.entry or {}, given.workflow)
+        errors = [error for error in (why, *fetched) if isinstance(error, JobError)]
+        if ours.hearth and (elsewhere := [error for error in errors if error.elsewhere]):
+            raise elsewhere[0]
+        files = [file for file in (*fetched, *follow.images) if isinstance(file, OutputFile)]
         store = destinations.choose(given, files, ours.id, ours.hearth, self._settings.bucket, self._putter)
         stored = await store(files)
-        why = failure(entry, given.workflow)
-        errors = [error for error in (why, *fetched, *stored) if isinstance(error, JobError)]
+        errors += [error for error in stored if isinstance(error, JobError)]
         kept = [item for item in stored if isinstance(item, Stored)]
-        return _result(kept, datas, errors, warnings(follow.node_errors, given.workflow))
+        result = _result(kept, datas, errors, warnings(follow.node_errors, given.workflow))
+        for error in errors:
+            result |= self._blamed(error)
+        return result
 
     def _report(self, ours: Job) -> Report | None:
         send = self._send_progress
@@ -201,15 +259,22 @@ def _summary(result: dict[str, Any]) -> str:
     return f"{failed}, {len(result.get('files', ()))} files"
 
 
-async def _hand_back(hearth: Hearth, job_id: str) -> None:
-    log.info("%s: handed back, since this worker shuts down", job_id)
-    try:
-        await hearth.hand_back("the worker shuts down")
-    except (NotOurs, Away) as error:
-        log.warning("%s: not handed back (%s); Hearth will miss it by itself", job_id, error)
+def _defect(error: Exception, job_id: str) -> JobError:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return disk_full(f"the worker could not keep a file of the job ({error})")
+    log.error("%s: a defect of the worker", job_id, exc_info=error)
+    return JobError(f"the worker failed on this job: {type(error).__name__}: {error}; its log has more", "worker_error")
 
 
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task
-    return task
+def _is_cached_and_gone(
+    follow: Follow, found: Sequence[outputs.Found], fetched: Sequence[OutputFile | JobError]
+) -> bool:
+    return any(
+        isinstance(got, JobError) and got.code == "output_missing" and file.node in follow.cached
+        for file, got in zip(found, fetched, strict=True)
+    )
+
+
+def _not_started(fault: JobError) -> tuple[str, str]:
+    """What another job is told: the fault's own words may be of another tenant's job."""
+    return f"it was not started: the worker or its ComfyUI is not fit ({fault.code})", fault.code

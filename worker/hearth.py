@@ -1,4 +1,4 @@
-"""The three calls of a worker to Hearth (wire.py's docstring). The token is the right to them: it is never logged."""
+"""The calls of a worker to Hearth (wire.py's docstring). The token is the right to them: it is never logged."""
 
 import asyncio
 import dataclasses
@@ -43,12 +43,18 @@ class Hearth:
             raise Away(f"Hearth gave {len(slots)} upload slots for {len(files)} files")
         return slots
 
-    async def hand_back(self, reason: str) -> None:
-        """The job was not started and another worker shall have it."""
-        await self._call("hand-back", {"reason": reason})
+    async def hand_back(self, reason: str, code: str, within_s: float | None = None) -> None:
+        """Another worker shall have the job."""
+        await self._call("hand-back", {"reason": reason, "code": code}, within_s)
 
-    async def _call(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        deadline = time.monotonic() + self._retry_s
+    async def alive(self) -> None:
+        """This worker still runs it, though it no longer polls; NotOurs: it shall stop."""
+        await self._call("alive", {}, within_s=0)
+
+    async def _call(self, verb: str, body: dict[str, Any], within_s: float | None = None) -> dict[str, Any]:
+        """Tried again while Hearth is away, for within_s, usually retry_s."""
+        retry_s = self._retry_s if within_s is None else within_s
+        deadline = time.monotonic() + retry_s
         pause = 0.2
         while True:
             status, answer, why = await self._once(verb, body)
@@ -57,7 +63,7 @@ class Hearth:
             if status is not None and status < 500 and status not in (408, 429):
                 raise NotOurs(f"{verb}: {why}")
             if time.monotonic() + pause > deadline:
-                raise Away(f"{verb}: {why}, for {self._retry_s:g} s")
+                raise Away(f"{verb}: {why}, for {retry_s:g} s")
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
 

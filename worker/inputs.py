@@ -12,9 +12,8 @@ from worker.aside import at_most
 from worker.bucket import Bucket
 from worker.comfy import Comfy
 from worker.errors import JobError
+from worker.wire import name_fault, paths_fault
 
-MAX_NAME_BYTES = 255  # what file systems take for one part of a path
-UNFIT = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|^[A-Za-z]:")  # lone surrogates have no UTF-8
 DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 
@@ -40,9 +39,12 @@ def parse(job: Mapping[str, Any]) -> JobInput:
     given = job.get("input")
     if not isinstance(given, dict):
         raise _bad('input is not an object; send {"input": {"workflow": {…}}}')
+    workflow, files = _workflow(given.get("workflow")), _files(given)
+    if fault := paths_fault(workflow, [file.name for file in files]):
+        raise _bad(f"input.workflow: {fault}")
     return JobInput(
-        workflow=_workflow(given.get("workflow")),
-        files=_files(given),
+        workflow=workflow,
+        files=files,
         to_base64=_flag(given, "tobase64"),
         temp=_flag(given, "temp"),
         bucket=_bucket(given, job),
@@ -104,16 +106,10 @@ def _named(key: str, listed: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _checked_name(key: str, name: Any) -> str:
-    """A relative path without tricks: it becomes a path on the ComfyUI machine."""
     if not isinstance(name, str) or not name:
         raise _bad(f"input.{key}: a file has no name")
-    parts = name.split("/")
-    if UNFIT.search(name):
-        raise _bad(f"input.{key}: the name {name[:80]!r} has a backslash, a drive or a control character")
-    if any(part in ("", ".", "..") for part in parts):
-        raise _bad(f"input.{key}: the name {name[:80]!r} is absolute or leaves its folder; send a plain file name")
-    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-        raise _bad(f"input.{key}: the name {name[:80]!r}… is longer than {MAX_NAME_BYTES} bytes")
+    if fault := name_fault(name):
+        raise _bad(f"input.{key}: the name {name[:80]!r} {fault}")
     return name
 
 

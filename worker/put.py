@@ -4,6 +4,7 @@ address came from a tenant."""
 import asyncio
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Iterable
 
 import aiohttp
@@ -46,8 +47,10 @@ class Guarded(aiohttp.ThreadedResolver):
 class Putter:
     """Holds the two sessions: for the operator's bucket, and for addresses from tenants."""
 
-    def __init__(self, allowed: Iterable[type_of_network]) -> None:
+    def __init__(self, allowed: Iterable[type_of_network], patience_s: float) -> None:
+        """patience_s: so long the operator's S3 may be away; a tenant's gets TRIES."""
         self._allowed = tuple(allowed)
+        self._patience_s = patience_s
         self._trusted = aiohttp.ClientSession()
         self._guarded = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Guarded(self._allowed)))
 
@@ -56,19 +59,21 @@ class Putter:
         await self._guarded.close()
 
     async def put(self, file: OutputFile, slot: Slot) -> None:
-        """PutFailed says what S3 answered to the last of TRIES tries."""
-        pause = 0.5
-        for left in reversed(range(TRIES)):
+        """PutFailed says what S3 answered at last."""
+        pause, tries = 0.5, 0
+        until = time.monotonic() + (self._patience_s if slot.trusted else 0)
+        while True:
+            tries += 1
             try:
                 await self._once(file, slot)
                 break
             except UrlRefused as error:
                 raise PutFailed(f"the bucket's address is refused: {error}") from error
             except (aiohttp.ClientError, TimeoutError, _Again) as error:
-                if not left:
-                    raise PutFailed(f"{_told(error)}, tried {TRIES} times") from error
+                if tries >= TRIES and time.monotonic() + pause > until:
+                    raise PutFailed(f"{_told(error)}, tried {tries} times") from error
             await asyncio.sleep(pause)
-            pause *= 2
+            pause = min(5.0, pause * 2)
 
     async def _once(self, file: OutputFile, slot: Slot) -> None:
         if not slot.trusted:

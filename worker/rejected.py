@@ -5,9 +5,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from worker.errors import JobError, Nodes
+from worker.errors import JobError, Nodes, disk_full
 
 INTERRUPTED, FAILED = "execution_interrupted", "execution_error"
+DISK_FULL = re.compile(r"No space left on device|Errno 28\b|WinError 112\b")
+# torch's words for the GPU and for the machine, ComfyUI's own, Python's
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|allocation on device|not enough memory|cannot allocate memory", re.IGNORECASE
+)
 
 
 def rejected(status: int, body: str, workflow: Mapping[str, Any]) -> JobError:
@@ -48,15 +53,18 @@ def failure(entry: Mapping[str, Any], workflow: Mapping[str, Any]) -> JobError |
         text = f"somebody interrupted the prompt in ComfyUI at node {node} ({said.get('node_type')}); run the job again"
         return JobError(text, "interrupted")
     message = str(said.get("exception_message") or "ComfyUI gives no reason").strip()
-    error = {"type": said.get("exception_type") or "error", "message": message}
-    nodes = {node: [_entry(node, workflow, error, said.get("node_type"))]}
-    return JobError(f"{_lines(nodes)[0]} ({error['type']}). {_advice(str(error['type']))}", "node_failed", nodes)
+    kind = str(said.get("exception_type") or "error")
+    nodes = {node: [_entry(node, workflow, {"type": kind, "message": message}, said.get("node_type"))]}
+    text = f"{_lines(nodes)[0]} ({kind})."
+    if says_disk_full(message):
+        return disk_full(text)
+    if kind.rpartition(".")[2] in ("OutOfMemoryError", "MemoryError") or OUT_OF_MEMORY.search(message):
+        return JobError(f"{text} Out of memory: make the images or the batch smaller.", "out_of_memory", nodes)
+    return JobError(f"{text} Look at this node's inputs and run the job again.", "node_failed", nodes)
 
 
-def _advice(kind: str) -> str:
-    if "OutOfMemory" in kind:
-        return "The GPU ran out of memory: make the images or the batch smaller."
-    return "Look at this node's inputs and run the job again."
+def says_disk_full(text: str) -> bool:
+    return DISK_FULL.search(text) is not None
 
 
 def _entry(

@@ -10,11 +10,12 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from worker.catalogue import Catalogue
 from worker.handler import Worker
 from worker.settings import Settings
 
@@ -50,12 +51,15 @@ def start(settings: Settings) -> None:
         log.warning("~/.runpod/config.toml exists: its api_key is sent to Hearth in place of RUNPOD_AI_API_KEY")
     import runpod.serverless
 
-    shutdown = Shutdown()
-    if settings.pulls_jobs:
-        _wrap_polls(shutdown)
     progress = runpod.serverless.progress_update if settings.pulls_jobs else None
+    shutdown = Shutdown(lambda: Worker(settings, progress))
+    if settings.pulls_jobs:
+        _wrap_polls(shutdown, settings)
+
+    async def handler(job: dict[str, Any]) -> Any:
+        return await shutdown.worker().handle(job)
+
     slots = SLOTS_IN_HEARTH if settings.worker_name else SLOTS_ON_RUNPOD
-    handler = _in_loop(lambda: Worker(settings, progress), shutdown)
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _: slots})
 
 
@@ -82,23 +86,26 @@ class Shutdown:
     """What SIGTERM and SIGINT do beside the SDK's own handler, which stops polling and lets jobs finish.
 
     Held polls end at once: a job that one of them still brought would be run by nobody (runpod.md 1.8), and the worker
-    would stay until they end. Jobs that only wait are handed back.
+    would stay until they end. Jobs that only wait are handed back, and so is what runs when its grace is over.
     """
 
-    def __init__(self) -> None:
-        self.worker: Worker | None = None
-        self._polls: set[asyncio.Task[Any]] = set()
-        self._installed = False
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        self._make = make
+        self._worker: Worker | None = None
+        self._takes: set[asyncio.Task[Any]] = set()
+        self._stops: set[asyncio.Task[Any]] = set()
         self._begun = False
 
-    def install(self) -> None:
-        """From inside the event loop, which the SDK makes after its signal handlers."""
-        if self._installed:
-            return
-        self._installed = True
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._chain(number, loop)
+    def worker(self) -> Worker:
+        """The worker, made by the first who asks from inside the event loop, which the SDK makes itself, after its
+        signal handlers."""
+        if self._worker is None:
+            self._worker = self._make()
+            self._worker.cut_poll = lambda: _cut(self._takes)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._chain(number, loop)
+        return self._worker
 
     def _chain(self, number: signal.Signals, loop: asyncio.AbstractEventLoop) -> None:
         sdk_handler = signal.getsignal(number)
@@ -111,50 +118,59 @@ class Shutdown:
         signal.signal(number, begin)
 
     def _begin(self) -> None:
+        if self._begun:
+            return
         self._begun = True
-        for poll in self._polls:
-            poll.cancel()
-        if self.worker:
-            self._draining = asyncio.ensure_future(self.worker.drain())
+        _cut(self._takes | self._stops)
+        self._draining = asyncio.ensure_future(self.worker().drain())
 
-    async def poll(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The poll's answer; None if the shutdown ended it."""
-        task = asyncio.ensure_future(work)
-        self._polls.add(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if self._begun:
-                return None
-            raise
-        finally:
-            self._polls.discard(task)
-            task.cancel()
+    async def take(self, poll: Coroutine[Any, Any, T]) -> T | None:
+        """The poll's answer; None if the shutdown or a fault ended it."""
+        return await _ended_by(self._takes, poll)
+
+    async def stop(self, poll: Coroutine[Any, Any, T]) -> T | None:
+        return await _ended_by(self._stops, poll)
 
 
-def _in_loop(make: Callable[[], Worker], shutdown: Shutdown) -> Callable[[dict[str, Any]], Awaitable[Any]]:
-    """The SDK makes its event loop itself; the first job is the first of the handler to be inside it."""
-
-    async def handler(job: dict[str, Any]) -> Any:
-        shutdown.install()
-        if shutdown.worker is None:
-            shutdown.worker = make()
-        return await shutdown.worker.handle(job)
-
-    return handler
+def _cut(polls: set[asyncio.Task[Any]]) -> None:
+    for poll in polls:
+        poll.cancel()
 
 
-def _wrap_polls(shutdown: Shutdown) -> None:
-    """Polls end with the worker; and one that failed is followed by a pause: while Hearth is down the SDK would poll
-    7,000 times a second and log each (runpod.md 1.3). It offers no setting for either."""
+async def _ended_by(polls: set[asyncio.Task[Any]], poll: Coroutine[Any, Any, T]) -> T | None:
+    task = asyncio.ensure_future(poll)
+    polls.add(task)
+    try:
+        await asyncio.wait({task})
+        return None if task.cancelled() else task.result()
+    finally:
+        polls.discard(task)
+        task.cancel()
+
+
+async def _take(
+    shutdown: Shutdown, settings: Settings, catalogue: Catalogue | None, get_job: Callable[[], Coroutine[Any, Any, T]]
+) -> T:
+    """A poll for jobs, once the worker's ComfyUI is well and Hearth knows its nodes. On RunPod's cloud a job is taken
+    even so after start_s: its failure is what has the machine replaced."""
+    await shutdown.worker().health.well(None if settings.worker_name else settings.start_s)
+    if catalogue:
+        await catalogue.posted()
+    return await get_job()
+
+
+def _wrap_polls(shutdown: Shutdown, settings: Settings) -> None:
+    """Polls begin when the worker is well and end with it; and one that failed is followed by a pause: while Hearth is
+    down the SDK would poll 7,000 times a second and log each (runpod.md 1.3). It offers no setting for any of it."""
     from runpod.serverless.modules import rp_scale
 
     get_job, get_stop_signals = rp_scale.get_job, rp_scale.get_stop_signals
+    catalogue = Catalogue.of(os.environ, settings)
 
     async def take(*args: Any) -> Any:
-        shutdown.install()
+        shutdown.worker()
         try:
-            return await shutdown.poll(get_job(*args))
+            return await shutdown.take(_take(shutdown, settings, catalogue, lambda: get_job(*args)))
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -162,6 +178,6 @@ def _wrap_polls(shutdown: Shutdown) -> None:
             raise
 
     async def stops(*args: Any) -> Any:
-        return await shutdown.poll(get_stop_signals(*args)) or []
+        return await shutdown.stop(get_stop_signals(*args)) or []
 
     rp_scale.get_job, rp_scale.get_stop_signals = take, stops

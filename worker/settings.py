@@ -1,5 +1,6 @@
 """Every environment variable that the worker itself reads; docs/worker.md lists them. All times are seconds."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ class Settings:
     """start_s: ComfyUI may take so long to come up. http_s: one HTTP answer, tried http_tries times in a row.
     silence_s: so long without a word on the socket, then HTTP is asked. busy_s: so long behind somebody else's
     prompt. stop_s: so long ComfyUI is waited for after a cancel. hearth_retry_s: so long Hearth may be away.
-    comfyui_dir: ComfyUI's base directory where this process can delete files in it, else empty."""
+    grace_s: so long a running job may go on after SIGTERM. catalogue_s: so often ComfyUI is asked for its nodes while
+    it is idle. comfyui_dir: ComfyUI's base directory where this process can delete files in it, else empty.
+    comfyui_restart: a shell command that restarts ComfyUI, or empty."""
 
     comfyui_url: str = "http://127.0.0.1:8188"
     start_s: float = 120
@@ -24,9 +27,12 @@ class Settings:
     busy_s: float = 300
     stop_s: float = 10
     hearth_retry_s: float = 60
+    grace_s: float = 25
+    catalogue_s: float = 60
     url_allow: tuple[type_of_network, ...] = ()
     bucket: Bucket | None = None
     comfyui_dir: str = ""
+    comfyui_restart: str = ""
     worker_name: str = ""
     log_level: str = "INFO"
     pulls_jobs: bool = False
@@ -44,9 +50,12 @@ def read(env: Mapping[str, str]) -> Settings:
         busy_s=_seconds(env, "COMFYUI_BUSY_S", default.busy_s),
         stop_s=_seconds(env, "COMFYUI_STOP_S", default.stop_s),
         hearth_retry_s=_seconds(env, "HEARTH_RETRY_S", default.hearth_retry_s),
+        grace_s=_seconds(env, "HEARTH_GRACE_S", default.grace_s),
+        catalogue_s=_seconds(env, "HEARTH_CATALOGUE_S", default.catalogue_s),
         url_allow=_networks(env, "HEARTH_URL_ALLOW"),
         bucket=_bucket(env),
-        comfyui_dir=env.get("COMFYUI_DIR", ""),
+        comfyui_dir=_folder(env, "COMFYUI_DIR"),
+        comfyui_restart=env.get("COMFYUI_RESTART", ""),
         worker_name=env.get("HEARTH_WORKER_NAME", ""),
         log_level=_level(env, "HEARTH_LOG_LEVEL", default.log_level),
         pulls_jobs="RUNPOD_WEBHOOK_GET_JOB" in env,
@@ -58,6 +67,13 @@ def _url(env: Mapping[str, str], name: str, default: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{name}={url!r} is not an http(s) URL")
     return url.rstrip("/")
+
+
+def _folder(env: Mapping[str, str], name: str) -> str:
+    folder = env.get(name, "")
+    if folder and not os.path.isdir(folder):
+        raise ValueError(f"{name}={folder!r} is no folder here; give ComfyUI's base directory, or leave it out")
+    return folder
 
 
 def _level(env: Mapping[str, str], name: str, default: str) -> str:

@@ -3,11 +3,25 @@
 ComfyUI deletes nothing, and has no route for it: without this, inputs and outputs of all tenants pile up beside it.
 """
 
+import fcntl
+import logging
+import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from worker.outputs import Found
+from worker.wire import JOB_FOLDER, SAVE_PREFIX, plain_prefix
+
+log = logging.getLogger("hearth.worker")
+
+KINDS = ("input", "output", "temp")
+LOCK = ".hearth-worker.lock"
+MARK = "hearth"
 
 
 def new_folder() -> str:
@@ -18,19 +32,66 @@ def new_folder() -> str:
 def saving_into(folder: str, workflow: Mapping[str, Any]) -> dict[str, Any]:
     """The workflow with its files saved inside `folder`.
 
-    It also makes equal workflows differ where they save: from its cache ComfyUI would name the files of the job
-    before, which are gone (comfyui.md [42])."""
+    It also makes equal workflows differ where they save or preview: from its cache ComfyUI would name the files of
+    the job before, which are gone (comfyui.md [42]). Nodes without a prefix get an input more, which ComfyUI ignores
+    but for its cache. LossGraphNode makes no folder for its prefix, so it keeps it."""
 
     def node(about: Any) -> Any:
         inputs = about.get("inputs") if isinstance(about, dict) else None
-        if not isinstance(inputs, dict) or not isinstance(inputs.get("filename_prefix"), str):
+        if not isinstance(inputs, dict):
             return about
-        return about | {"inputs": inputs | {"filename_prefix": f"{folder}/{inputs['filename_prefix']}"}}
+        kind, name = str(about.get("class_type")), SAVE_PREFIX
+        if kind == "SaveLoRANode":
+            name = "prefix"
+        if isinstance(inputs.get(name), str) and kind != "LossGraphNode":
+            prefix = plain_prefix(inputs[name])
+            return about | {"inputs": inputs | {name: f"{folder}/{prefix if prefix.strip('./') else 'ComfyUI'}"}}
+        shows = re.search("save|preview|combine|graph", kind, re.IGNORECASE)
+        return about | {"inputs": inputs | {MARK: folder}} if shows else about
 
     return {id: node(about) for id, about in workflow.items()}
 
 
-def remove(comfyui_dir: str, folder: str) -> None:
-    for kind in ("input", "output", "temp"):
+def remove(comfyui_dir: str, folder: str, files: Iterable[Found]) -> None:
+    """The job's folders, and the files that its history names outside of them: previews, and what a node saved
+    without a prefix. Never anything outside of output/ and temp/, whatever a node says."""
+    files = list(files)
+    if any(not os.path.lexists(os.path.join(comfyui_dir, file.type, file.subfolder, file.filename)) for file in files):
+        log.warning("COMFYUI_DIR=%s has not all that ComfyUI named: its files stay if that is another's", comfyui_dir)
+    for kind in KINDS:
         # Not every job has all three, and a file that cannot be deleted must not cost the job its result.
-        shutil.rmtree(Path(comfyui_dir) / kind / folder, ignore_errors=True)
+        shutil.rmtree(Path(comfyui_dir, kind, folder), ignore_errors=True)
+    for file in files:
+        with suppress(OSError, ValueError):
+            _remove_file(os.path.realpath(os.path.join(comfyui_dir, file.type)), file)
+
+
+def _remove_file(base: str, file: Found) -> None:
+    """And the folders that are empty without it, since their names are the tenant's too."""
+    folder = os.path.realpath(os.path.join(base, file.subfolder))
+    if os.path.commonpath((base, folder)) != base:
+        log.warning("node %s names a file outside of %s, which stays", file.node, base)
+        return
+    for name in (file.filename, *file.beside):
+        path = os.path.join(folder, os.path.basename(name))
+        if os.path.isfile(path):
+            os.unlink(path)
+    while folder != base:
+        os.rmdir(folder)  # an OSError if something is in it
+        folder = os.path.dirname(folder)
+
+
+def claim(comfyui_dir: str) -> int:
+    """Remove what a worker that was killed left behind, if no other worker is at this ComfyUI now: each holds a
+    shared lock for as long as it lives, in the file descriptor that this returns."""
+    lock = os.open(os.path.join(comfyui_dir, LOCK), os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        log.info("another worker uses %s: what is left over there stays", comfyui_dir)
+    else:
+        for left in (path for kind in KINDS for path in Path(comfyui_dir, kind).glob("hearth-*")):
+            if JOB_FOLDER.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock

@@ -3,13 +3,17 @@
 The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth = {"url": …, "token": …}`:
     POST {url}/hooks/worker/{token}/started     {}                        200 {} run it · 409 do not run it
     POST {url}/hooks/worker/{token}/uploads     {"files": [Upload…]}      200 {"uploads": [Slot…]} in that order · 409
-    POST {url}/hooks/worker/{token}/hand-back   {"reason": str}           200 {}
+    POST {url}/hooks/worker/{token}/hand-back   {"reason": str, "code"}   200 {}; code: a word, of worker/errors.py or
+                                                                          "shutdown"
+    POST {url}/hooks/worker/{token}/alive       {}                        200 {} go on · 409 stop it; during a shutdown,
+                                                                          when polls and pings have ended
 404: the token is unknown or expired. 5xx and connection errors: try again.
 """
 
 import ipaddress
+import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,16 +50,40 @@ class Slot:
 @dataclass(frozen=True, kw_only=True)
 class Asset:
     """One file of a job's output as the worker reports it, in the order of `files`. key is None when the file
-    did not go through Hearth (base64, or a worker alone on RunPod)."""
+    did not go through Hearth (base64, or a worker alone on RunPod). subfolder: as its node said it, often ""."""
 
     id: str
     key: str | None
     node: str
     kind: str
     name: str
+    subfolder: str
     content_type: str
     bytes: int
     sha256: str
+
+
+MODEL_FILE = re.compile(r".\.(safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx|pkl)$", re.IGNORECASE)
+CORE = re.compile(r"nodes|comfy_extras\..+|comfy_api_nodes\..+")
+# Inputs that offer files of ComfyUI's input folder and do not say so
+FILE_INPUTS = {"LoadLatent.latent", "LoadImageSetFromFolderNode.folder", "LoadImageTextSetFromFolderNode.folder"}
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is the name of a model file."""
+    return isinstance(value, str) and MODEL_FILE.search(value) is not None
+
+
+def is_core(python_module: Any) -> bool:
+    """Whether a node class is ComfyUI's own, by what /object_info says of it."""
+    return isinstance(python_module, str) and CORE.fullmatch(python_module) is not None
+
+
+def lists_files(node_class: str, name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the choices that /object_info tells for this input are files that jobs left in ComfyUI's folders: those
+    are tenants', and a name that is not among them may be there when the job runs."""
+    told = any((key.endswith("upload") and options[key]) or key in ("image_folder", "remote") for key in options)
+    return told or f"{node_class}.{name}" in FILE_INPUTS
 
 
 class UrlRefused(ValueError):
@@ -178,3 +206,101 @@ def _host_parts(host: str) -> tuple[str | None, str, str]:
         if match := re.fullmatch(pattern, host):
             return match["b"], match["h"], match["r"] or region
     return None, f"[{host}]" if ":" in host else host, "us-east-1"
+
+
+JOB_FOLDER = re.compile(r"hearth-[0-9a-f]{32}")  # a job's own folder on ComfyUI's disk, a name nobody can guess
+SAVE_PREFIX = "filename_prefix"
+PATHS = {
+    *(SAVE_PREFIX, "subfolder", "folder", "folder_path", "directory", "dir", "path", "save_path", "output_path"),
+    *("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "mask", "mask_path"),
+    *("audio", "audio_path", "video", "video_path", "latent", "model_file", "recording", "normal", "lineart"),
+}
+"""Inputs of nodes that ComfyUI or well-known custom nodes join to a folder, most without a look at where it leads."""
+LONGEST_PATH, LONGEST_NAME_BYTES = 4096, 255  # of a path and of one part of it, as file systems take them
+ANNOTATION = re.compile(r".?\[(input|output|temp)\]$", re.DOTALL)  # ComfyUI cuts one character before it as well
+UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^[A-Za-z]:")  # lone surrogates have no UTF-8
+
+
+def name_fault(name: str) -> str:
+    """Why a name of input.files is no relative path without tricks; "" if it is. It becomes a path beside ComfyUI."""
+    parts = name.split("/")
+    if UNFIT.search(name) or "\\" in name:
+        return "has a backslash, a drive or a control character"
+    if any(part in ("", ".", "..") for part in parts):
+        return "is absolute or leaves its folder; send a plain file name"
+    if JOB_FOLDER.search(name):
+        return "is like that of a job's own folder; send another"
+    if any(len(part.encode()) > LONGEST_NAME_BYTES for part in parts):
+        return f"has a part longer than {LONGEST_NAME_BYTES} bytes"
+    return ""
+
+
+def file_names(given: Mapping[str, Any]) -> list[str]:
+    """The names of a job's own files, from `files` and `images` in both of their shapes; what is odd is left out."""
+    listed = [given.get(key) or () for key in ("files", "images")]
+    items = [item.get("name") if isinstance(item, dict) else item for files in listed for item in _items(files)]
+    return [name for name in items if isinstance(name, str)]
+
+
+def _items(files: Any) -> Iterable[Any]:
+    return files if isinstance(files, dict | list | tuple) else ()
+
+
+def paths_fault(workflow: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Which input of which node would reach outside of what is this job's, and why; "" if none does.
+
+    ComfyUI opens `../x`, `/x` and `x [output]` for any tenant, so they are refused here. names: those of the job's
+    own files, which may be annotated. Text is let through: only inputs known to be paths are judged fully.
+    """
+    own = {f"{name} [{folder}]" for name in names for folder in ("output", "temp")}
+    for node, about in workflow.items():
+        inputs = about.get("inputs") if isinstance(about, dict) else None
+        for name, value in _texts(inputs if isinstance(inputs, dict) else {}):
+            if value not in own and (fault := _path_fault(name, value)):
+                return f"node {node[:80]!r}, input {name[:80]!r}: {value[:80]!r} {fault}"
+    return ""
+
+
+def plain_prefix(prefix: str) -> str:
+    """A save prefix without the folder of an earlier job, which is in every file that job made with its workflow."""
+    return re.sub(rf"^{JOB_FOLDER.pattern}/?", "", prefix)
+
+
+def _texts(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each text at any depth, by the nearest name. Links hold one too, a node's id, which is harmless."""
+    waiting: list[tuple[str, Any]] = list(inputs.items())
+    while waiting:  # no recursion: a client may nest deeper than Python's stack is
+        name, value = waiting.pop()
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(name, inner) for inner in value]
+
+
+def _path_fault(name: str, value: str) -> str:
+    value = plain_prefix(value) if name == SAVE_PREFIX else value
+    if "hearth-" in value and JOB_FOLDER.search(value):
+        return "names a job's own folder; give the file's name as it was in that job's files"
+    if ".." in value and _leads_up(ANNOTATION.sub("", value), is_path=name in PATHS):
+        return "leaves its folder by '..'; send a name inside of it"
+    return _known_path_fault(value) if name in PATHS else ""
+
+
+def _leads_up(path: str, *, is_path: bool) -> bool:
+    """Whether `..` is a part of it. What may be text is judged only if it is one word and no URL."""
+    if not is_path and (re.search(r"\s", path) or "://" in path):
+        return False
+    return any(part.strip() == ".." for part in re.split(r"[/\\]", path))
+
+
+def _known_path_fault(value: str) -> str:
+    if UNFIT.search(value):
+        return "has a drive or a control character; send a plain name"
+    jpeg = value.startswith("/9j/")  # in base64, as some nodes take it
+    if value.startswith(("/", "\\")) and not jpeg and len(posixpath.normpath(value)) <= LONGEST_PATH:
+        return "is an absolute path; send a name inside of ComfyUI's folder"
+    if value.endswith(("[output]", "[temp]")):
+        return "is in a folder that all jobs share; send the file with the job, in input.files"
+    return ""

@@ -32,13 +32,14 @@ def raw(name: str) -> bytes:
 def test_uploads_are_named_as_recorded(comfy: str) -> None:
     tag = uuid.uuid4().hex
     up, up2, temp, out = f"up{tag}.png", f"up2{tag}.png", f"tmpup{tag}.png", f"outup{tag}.png"
-    events = recording("02_uploads", ("up.png", up), ("up2.png", up2), ("up (", f"up{tag} ("))
+    tone = f"tone{tag}.wav"
+    events = recording("02_uploads", ("up.png", up), ("up2.png", up2), ("up (", f"up{tag} ("), ("tone.wav", tone))
     forms: list[Any] = [form(up, RED), form(up, RED), form(up, BLUE)]
     forms += [form(up, BLUE, overwrite="true"), form(up, RED, overwrite="1"), form(up, GREY, overwrite="True")]
     forms += [form(up2, RED, subfolder="job1"), form(temp, RED, type="temp"), form(out, RED, type="output")]
     forms += [form(up, RED, type="bogus"), form(up, RED, subfolder="../..")]
     forms += [form("../x.png", RED), form("sub/inner.png", RED), form(up, RED, field="file")]
-    forms += [form("tone.wav", WAV), form("corrupt.png", CORRUPT), form("trunc.png", TRUNCATED), form("zero.png", b"")]
+    forms += [form(tone, WAV), form("corrupt.png", CORRUPT), form("trunc.png", TRUNCATED), form("zero.png", b"")]
     forms += [form("big.png", bytes(101 * 2**20))]
     asyncio.run(play(comfy, events, forms=forms))
 

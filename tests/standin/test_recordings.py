@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from .client import Client
-from .pictures import CORRUPT, TRUNCATED, png
+from .pictures import CORRUPT, TRUNCATED, png, tone
 from .recordings import names, recording
 from .replay import IDLE, play, replay
 from .servers import ROOT, Standin
 
 NEEDS_FILES = ["10_wf_load_image", "10_wf_load_image_annotated", "10_wf_load_image_subfolder", "10_wf_load_mask"]
 NEEDS_FILES += ["30_error_corrupt_png", "30_error_truncated_png", "30_error_zero_bytes", "32_no_client_id"]
-IN_THE_ORDER_OF_A_SET = ["10_wf_two_outputs", "30_error_one_ok_then_one_fails"]
+IN_THE_ORDER_OF_A_SET = ["10_wf_audio_load", "10_wf_two_outputs", "30_error_one_ok_then_one_fails"]
 ALONE = [
     *("11_cached_rerun", "12_preview_metadata_feature", "31_prompt_id_extra_data", "37_free_then_rerun"),
     *("38_history_ops", "43_png_metadata"),
@@ -37,6 +37,7 @@ async def _upload_all(url: str) -> None:
         await client.upload("up.png", png(), overwrite="true")
         await client.upload("up2.png", png(), overwrite="true", subfolder="job1")
         await client.upload("tmpup.png", png(), overwrite="true", type="temp")
+        await client.upload("tone.wav", tone(), overwrite="true")
         await client.upload("corrupt.png", CORRUPT, overwrite="true")
         await client.upload("trunc.png", TRUNCATED, overwrite="true")
         await client.upload("zero.png", b"", overwrite="true")

@@ -12,7 +12,10 @@ from .replay import without_prose
 from .servers import ROOT
 from .test_graphs import EMPTY, preview
 
-CLASSES: dict[str, Any] = json.loads((ROOT / "worker" / "standin" / "node_info.json").read_text())
+INFO: dict[str, Any] = json.loads((ROOT / "worker" / "standin" / "node_info.json").read_text("utf-8"))
+CLASSES = {name: info for name, info in INFO.items() if not name.startswith(("Standin", "VHS_"))}
+"""Those that a ComfyUI without custom nodes has too."""
+LOADERS = [("LoadImage", "image"), ("LoadImageMask", "image"), ("LoadAudio", "audio"), ("LoadLatent", "latent")]
 
 
 async def answer(url: str, method: str, path: str, **how: Any) -> tuple[int, bytes]:
@@ -26,9 +29,10 @@ def test_classes_are_described_as_comfyui_describes_them(comfy: str) -> None:
         async with Client.to(comfy) as client:
             return {name: (await client.json("GET", f"/object_info/{name}"))[name] for name in names}
 
-    seen = asyncio.run(described(sorted(CLASSES.keys() - {"StandinSleep"})))
-    for name in ("LoadImage", "LoadImageMask"):
-        seen[name]["input"]["required"]["image"][0] = []
+    seen = asyncio.run(described(sorted(CLASSES)))
+    for name, given in LOADERS:
+        seen[name]["input"]["required"][given][0] = []
+    seen["LoadVideo"]["input"]["required"]["file"][1]["options"] = []
     for name, info in seen.items():
         assert without_prose(info) == without_prose(CLASSES[name])
         assert info["python_module"] == CLASSES[name]["python_module"]
@@ -39,14 +43,19 @@ def test_all_classes_come_in_one_answer_and_loaders_offer_what_was_uploaded(comf
         async with Client.to(comfy) as client:
             await client.upload("offered.png", b"", overwrite="true")
             await client.upload("offered.txt", b"", overwrite="true")
+            await client.upload("offered.mp4", b"", overwrite="true")
             return await client.json("GET", "/object_info")
 
     seen = asyncio.run(classes())
-    assert CLASSES.keys() - {"StandinSleep"} <= seen.keys()
-    offered = [set(seen[name]["input"]["required"]["image"][0]) for name in ("LoadImage", "LoadImageMask")]
-    assert [names & {"offered.png", "offered.txt"} for names in offered] == [
-        {"offered.png"},
-        {"offered.png", "offered.txt"},
+    assert CLASSES.keys() <= seen.keys()
+    offered = [seen[name]["input"]["required"][given][0] for name, given in LOADERS[:3]]
+    offered.append(seen["LoadVideo"]["input"]["required"]["file"][1]["options"])
+    uploaded = [[name for name in names if name.startswith("offered.")] for names in offered]
+    assert uploaded == [
+        ["offered.png"],
+        ["offered.mp4", "offered.png", "offered.txt"],
+        ["offered.mp4"],
+        ["offered.mp4"],
     ]
 
 

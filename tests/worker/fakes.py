@@ -169,7 +169,7 @@ class FakeComfy(Server):
                 web.post("/prompt", self._prompt),
                 web.get("/queue", self._queue),
                 web.get("/history/{id}", self._entry),
-                web.post("/{what:queue|history|interrupt}", self._told),
+                web.post("/{what:queue|history|interrupt|free}", self._told),
                 web.get("/view", self._view),
                 web.post("/upload/image", self._upload),
             ]
@@ -234,6 +234,8 @@ class FakeComfy(Server):
     async def _view(self, request: web.Request) -> web.Response:
         if request.query["filename"].startswith("gone"):
             return web.Response(status=404)
+        if ".." in request.query["filename"]:
+            return web.Response(status=400)
         return web.Response(body=self.content or b"bytes of " + request.query["filename"].encode())
 
     async def _upload(self, request: web.Request) -> web.Response:

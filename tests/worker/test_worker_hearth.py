@@ -26,7 +26,7 @@ def saves(*names: str) -> Any:
 async def run(comfy: FakeComfy, hearth: FakeHearth, given: dict[str, Any] | None = None, **settings: Any) -> Any:
     given = given or job(WORKFLOW)
     given["input"]["_hearth"] = hearth.field
-    async with worker_for(comfy.url, hearth_retry_s=1.0, **settings) as worker:
+    async with worker_for(comfy.url, **{"hearth_retry_s": 1.0, **settings}) as worker:
         return await worker.handle(given)
 
 
@@ -37,7 +37,12 @@ async def test_files_are_put_into_the_bucket_and_told_by_key() -> None:
     assert result["files"] == ["acme/job/a1/1-a.png", "acme/job/a1/2-b.mp4"]
     assert result["assets"][0] == {
         **{"id": "asset-1", "key": result["files"][0], "node": "2", "kind": "image", "name": "a.png"},
-        **{"content_type": "image/png", "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()},
+        **{
+            "subfolder": "",
+            "content_type": "image/png",
+            "bytes": len(body),
+            "sha256": hashlib.sha256(body).hexdigest(),
+        },
     }
     assert result["assets"][1]["kind"] == "video"
 
@@ -109,6 +114,14 @@ async def test_a_put_is_tried_again_after_a_5xx() -> None:
     async with saves("a.png") as comfy, FakeHearth() as hearth:
         hearth.statuses["put"] = [503]
         result = await run(comfy, hearth)
+    assert len(hearth.puts) == 1
+    assert "error" not in result
+
+
+async def test_the_operators_s3_may_be_away_as_long_as_hearth() -> None:
+    async with saves("a.png") as comfy, FakeHearth() as hearth:
+        hearth.statuses["put"] = [503] * 4
+        result = await run(comfy, hearth, hearth_retry_s=20.0)
     assert len(hearth.puts) == 1
     assert "error" not in result
 
@@ -220,19 +233,22 @@ async def test_a_shutdown_hands_back_what_waits_and_finishes_what_runs() -> None
         await until(lambda: comfy.prompts)
         waiting = asyncio.create_task(worker.handle(job(WORKFLOW, _hearth=hearth.field)))
         await asyncio.sleep(0.05)
-        await worker.drain()
+        draining = asyncio.create_task(worker.drain())
         await asyncio.wait({waiting})
         assert waiting.cancelled()
         await comfy.finish(comfy.prompts[0]["prompt_id"])
         assert "error" not in await running
-    assert hearth.verbs() == ["started", "hand-back"]
+        await draining
+    assert [verb for verb in hearth.verbs() if verb != "alive"] == ["started", "hand-back"]
 
 
 async def test_a_job_that_comes_during_the_shutdown_is_handed_back() -> None:
     async with FakeComfy() as comfy, FakeHearth() as hearth, worker_for(comfy.url) as worker:
-        worker.draining = True
+        draining = asyncio.create_task(worker.drain())
+        await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await worker.handle(job(WORKFLOW, _hearth=hearth.field))
+        await draining
     assert hearth.verbs() == ["hand-back"]
     assert comfy.prompts == []
 

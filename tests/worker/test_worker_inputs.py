@@ -149,6 +149,6 @@ async def test_names_are_replaced_everywhere_but_in_links() -> None:
     sent, [new] = comfy.prompts[0]["prompt"], comfy.uploads
     expected = {"image": new, "again": f"{new} [input]", "many": [new, {"x": new}], "other": "a.png.bak"}
     assert sent["1"]["inputs"] == expected
-    assert sent["3"]["inputs"] == {"images": ["a.png", 0]}
+    assert sent["3"]["inputs"]["images"] == ["a.png", 0]
     assert new.endswith("/a.png")
     assert len(new) > 40

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.worker.fakes import FakeComfy, FakeHearth, free_port, image_workflow, job, until
+from tests.worker.fakes import FakeComfy, FakeHearth, Process, free_port, image_workflow, job, until
+from tests.worker.faults import fault_workflow
 
 
 class Fleet(FakeHearth):
@@ -27,7 +28,7 @@ class Fleet(FakeHearth):
         self.done: dict[str, Any] = {}
         self.progress: list[dict[str, Any]] = []
         self.pings: list[tuple[str, str]] = []
-        self.takes = 0
+        self.takes = self.held = 0
         self.hold_s = 1.0
         routes = {"job-take": self._take, "job-take-batch": self._take, "job-stop": self._stop, "ping": self._ping}
         self.app.add_routes([web.get(f"/v2/ep/{name}/{{worker}}", route) for name, route in routes.items()])
@@ -46,12 +47,18 @@ class Fleet(FakeHearth):
 
     async def _take(self, request: web.Request) -> web.Response:
         self.takes += 1
-        for _ in range(int(self.hold_s / 0.02)):
-            if self.queue:
-                jobs, self.queue = self.queue, []
-                return web.json_response(jobs)
-            await asyncio.sleep(0.02)
-        return web.Response(status=204)
+        self.held += 1
+        try:
+            for _ in range(int(self.hold_s / 0.02)):
+                if request.transport is None:  # the worker hung up
+                    break
+                if self.queue:
+                    jobs, self.queue = self.queue, []
+                    return web.json_response(jobs)
+                await asyncio.sleep(0.02)
+            return web.Response(status=204)
+        finally:
+            self.held -= 1
 
     async def _stop(self, request: web.Request) -> web.Response:
         for _ in range(int(self.hold_s / 0.02)):
@@ -169,7 +176,7 @@ async def test_sigterm_hands_back_what_waits_finishes_what_runs_and_ends_well(lo
         await world.comfy.finish(world.comfy.prompts[0]["prompt_id"])
         assert await world.process.wait() == 0
     assert list(world.fleet.done) == ["runs"]
-    assert world.fleet.verbs() == ["started", "hand-back"]
+    assert [verb for verb in world.fleet.verbs() if verb != "alive"] == ["started", "hand-back"]
     assert "Unclosed" not in world.said()
 
 
@@ -202,6 +209,67 @@ async def test_a_hearth_that_is_down_is_polled_once_a_second(log: Path) -> None:
         await until(lambda: "Failed to get job" in world.said())
         await asyncio.sleep(2)
     assert world.said().count("Failed to get job") <= 4
+
+
+@asynccontextmanager
+async def beside(comfyui: str, log: Path, **more: str) -> AsyncIterator[Fleet]:
+    """A worker beside a ComfyUI of the test's own."""
+    async with Fleet() as fleet, worker_process(fleet.environment(comfyui) | more, log):
+        yield fleet
+
+
+async def test_nothing_is_taken_until_comfyui_answers(log: Path, standin: Callable[..., Process]) -> None:
+    port = free_port()
+    async with beside(f"http://127.0.0.1:{port}", log) as fleet:
+        await until(lambda: "takes no jobs" in log.read_text())
+        await until(lambda: fleet.pings)
+        assert fleet.takes == 0
+        await asyncio.to_thread(standin, port)
+        await until(lambda: fleet.takes)
+
+
+async def test_a_killed_comfyui_ends_the_held_poll_and_the_next_waits_for_it(
+    log: Path, standin: Callable[..., Process]
+) -> None:
+    process = standin()
+    async with beside(process.url, log) as fleet:
+        fleet.hold_s = 60
+        fleet.queue.append(job(fault_workflow("crash"), id="poison", _hearth=fleet.field))
+        await until(lambda: "hand-back" in fleet.verbs())
+        await until(lambda: fleet.held == 0)
+        await until(lambda: fleet.pings[-1][1] == "")
+        takes = fleet.takes
+        await asyncio.to_thread(standin, int(process.url.rpartition(":")[2]))
+        await until(lambda: fleet.takes == takes + 1)
+        fleet.queue.append(job(image_workflow(), id="next", _hearth=fleet.field))
+        await until(lambda: fleet.done)
+    assert "poison" not in fleet.done
+    assert fleet.calls[1][1]["code"] == "comfyui_crashed"
+
+
+async def test_sigterm_hands_back_what_outlasts_its_grace_and_ends_well(log: Path) -> None:
+    async with FakeComfy() as comfy, Fleet() as fleet:
+        env = fleet.environment(comfy.url) | {"HEARTH_GRACE_S": "0.5", "COMFYUI_STOP_S": "0.5"}
+        async with worker_process(env, log) as process:
+            fleet.queue.append(job(image_workflow(), id="long", _hearth=fleet.field))
+            await until(lambda: comfy.prompts)
+            process.terminate()
+            assert await process.wait() == 0
+    assert fleet.calls[-1] == ("hand-back", {"reason": "the worker shuts down", "code": "shutdown"})
+    assert fleet.done == {}
+    assert "Unclosed" not in log.read_text()
+
+
+async def test_alone_a_job_is_taken_though_comfyui_stays_away_so_that_its_failure_is_seen(log: Path) -> None:
+    async with Fleet() as fleet:
+        env = fleet.environment(f"http://127.0.0.1:{free_port()}") | {"COMFYUI_START_S": "0.5"}
+        del env["HEARTH_WORKER_NAME"]
+        env |= {"RUNPOD_POD_ID": "pod", "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true", "RUNPOD_SKIP_GPU_CHECK": "true"}
+        async with worker_process(env, log):
+            fleet.queue.append(job(image_workflow(), id="job-1"))
+            await until(lambda: fleet.done)
+    assert fleet.done["job-1"]["output"] == {"code": "comfyui_unreachable"}
+    assert fleet.done["job-1"]["stopPod"] is True
 
 
 async def test_without_hearth_a_test_input_runs_and_ends(log: Path) -> None:

@@ -13,16 +13,17 @@ from worker import handler
 
 
 def mid_graph_failure() -> dict[str, Any]:
-    """Node 2 saves its image, then node 5 tries to leave the output folder."""
+    """Node 2 saves its image, then node 5 has too few pixels for its blur."""
     return {
-        **image_workflow(61),
+        **image_workflow(61, size=16),
         "3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "4": {"class_type": "ImageInvert", "inputs": {"image": ["3", 0]}},
         "5": {
-            "class_type": "SaveImage",
-            "inputs": {"images": ["4", 0], "filename_prefix": "../../../esc"},
-            "_meta": {"title": "my last save"},
+            "class_type": "ImageBlur",
+            "inputs": {"image": ["4", 0], "blur_radius": 31, "sigma": 9.0},
+            "_meta": {"title": "my last blur"},
         },
+        "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 0]}},
     }
 
 
@@ -119,10 +120,10 @@ async def test_images_sent_over_the_socket_are_files_too(comfyui: str) -> None:
 async def test_a_failing_node_is_named_with_its_class_title_and_message(comfyui: str) -> None:
     result = await handled(comfyui, job(mid_graph_failure()))
     assert result["code"] == "node_failed"
-    assert result["error"].startswith("Node 5 (SaveImage “my last save”): ")
+    assert result["error"].startswith("Node 5 (ImageBlur “my last blur”): ")
     [entry] = result["nodes"]["5"]
-    assert (entry["class_type"], entry["title"], entry["type"]) == ("SaveImage", "my last save", "Exception")
-    assert "outside the output folder" in entry["message"]
+    assert (entry["class_type"], entry["title"], entry["type"]) == ("ImageBlur", "my last blur", "RuntimeError")
+    assert "Padding size should be less" in entry["message"]
     assert entry["message"] in result["error"]
 
 

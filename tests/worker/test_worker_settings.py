@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,18 +13,19 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.read({}) == settings.Settings()
 
 
-def test_every_variable_is_read() -> None:
+def test_every_variable_is_read(tmp_path: Path) -> None:
     read = settings.read(
         {
             **{"COMFYUI_URL": "http://gpu:8188/", "COMFYUI_START_S": "1", "COMFYUI_HTTP_S": "2.5"},
             **{"COMFYUI_HTTP_TRIES": "3", "COMFYUI_SILENCE_S": "4", "COMFYUI_BUSY_S": "5", "COMFYUI_STOP_S": "6"},
             **{"HEARTH_RETRY_S": "7", "HEARTH_URL_ALLOW": "10.0.0.0/8, ::1/128", "HEARTH_WORKER_NAME": "w"},
+            "COMFYUI_DIR": str(tmp_path),
         }
     )
     assert (read.comfyui_url, read.start_s, read.http_s, read.http_tries) == ("http://gpu:8188", 1, 2.5, 3)
     assert (read.silence_s, read.busy_s, read.stop_s, read.hearth_retry_s) == (4, 5, 6, 7)
     assert [str(network) for network in read.url_allow] == ["10.0.0.0/8", "::1/128"]
-    assert read.worker_name == "w"
+    assert (read.worker_name, read.comfyui_dir) == ("w", str(tmp_path))
 
 
 @pytest.mark.parametrize("value", ["x", "0", "-1", "nan", "inf"])
@@ -34,7 +36,12 @@ def test_a_time_that_is_none_is_refused_by_name(value: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HEARTH_URL_ALLOW", "10.0.0.0/99"), ("HEARTH_LOG_LEVEL", "loud"), ("COMFYUI_URL", "127.0.0.1:8188")],
+    [
+        ("HEARTH_URL_ALLOW", "10.0.0.0/99"),
+        ("HEARTH_LOG_LEVEL", "loud"),
+        ("COMFYUI_URL", "127.0.0.1:8188"),
+        ("COMFYUI_DIR", "/no/such"),
+    ],
 )
 def test_what_cannot_be_used_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -165,7 +165,7 @@ class Execution:
             meta = {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node}
             self.executor.shown[self.keys[node]] = {"meta": meta, "output": made.shown}
             self._send_executed(node)
-        self.executor.outputs[self.keys[node]] = () if isinstance(made, Ui) else made
+        self.executor.outputs[self.keys[node]] = made.outputs if isinstance(made, Ui) else made
         self.progress.finish(node)
         self.executed.append(node)
 

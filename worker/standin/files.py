@@ -20,7 +20,15 @@ ESCAPE = """**** ERROR: Saving image outside the output folder is not allowed.
          output_dir: {base}
          commonpath: {common}"""
 
-mimetypes.add_type("image/webp", ".webp")
+for media_type, extension in (
+    ("image/webp", ".webp"),
+    ("audio/flac", ".flac"),
+    ("audio/mpeg", ".mp3"),
+    ("audio/ogg", ".opus"),
+    ("video/webm", ".webm"),
+    ("video/mp4", ".mp4"),
+):
+    mimetypes.add_type(media_type, extension)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The nodes that make, load or change something and show nothing."""
 
+import json
 import math
-import os
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
 from PIL import Image, ImageFile, ImageOps, ImageSequence
 
-from worker.standin.files import Folders, sha256_of
 from worker.standin.images import Batch, Latent, blurred, inverted, joined, scaled
 from worker.standin.node import Run
 
@@ -65,6 +65,14 @@ def string_concatenate(run: Run, string_a: str, string_b: str, delimiter: str) -
 
 def empty_latent_image(run: Run, width: int, height: int, batch_size: int) -> tuple[Latent]:
     return (Latent((batch_size, 4, height // 8, width // 8)),)
+
+
+def load_latent(run: Run, latent: str) -> tuple[Latent]:
+    """Of the file only the shape: the stand-in's latents are all zeros."""
+    with open(run.folders.path_of(latent), "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        batch, channels, height, width = json.loads(file.read(length))["latent_tensor"]["shape"]
+    return (Latent((batch, channels, height, width)),)
 
 
 def mask_to_image(run: Run, mask: Batch) -> tuple[Batch]:
@@ -133,11 +141,3 @@ def _transparency(frame: Image.Image) -> Image.Image:
     if frame.mode == "P" and "transparency" in frame.info:
         frame = frame.convert("RGBA")
     return inverted(frame.getchannel("A")) if "A" in frame.getbands() else Image.new("L", (64, 64))
-
-
-def file_is_there(folders: Folders, image: Any) -> str | None:
-    return None if os.path.exists(folders.path_of(image)) else f"Invalid image file: {image}"
-
-
-def content_of_file(folders: Folders, inputs: dict[str, Any]) -> str:
-    return sha256_of(folders.path_of(inputs["image"]))

@@ -1,5 +1,6 @@
 """What a node class is, and what its function is given."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Ui:
-    """What an output node shows, as in history: {"images": [{"filename", "subfolder", "type"}], ...}."""
+    """What an output node shows, as in history: {"images": [{"filename", "subfolder", "type"}], ...}, and what
+    goes along its links."""
 
     shown: dict[str, list[Any]]
+    outputs: tuple[Any, ...] = ()
 
 
 Function = Callable[..., tuple[Any, ...] | Ui]
@@ -38,7 +41,7 @@ class Node:
 
     checked: the inputs that `check(folders, **inputs)` judges in place of the usual bounds: None or what is wrong.
     fingerprint(folders, inputs): what beside the inputs decides whether a cached output may be used.
-    choices(folders): for LoadImage and its like, the file names that /object_info offers for "image".
+    choices(folders): for LoadImage and its like, the file names that /object_info offers for the checked input.
     """
 
     info: dict[str, Any]
@@ -59,11 +62,25 @@ class Node:
 
     @property
     def hidden(self) -> dict[str, str]:
-        return dict(self.info["input"].get("hidden", {}))
+        """Newer classes put what they want into a list."""
+        found = self.info["input"].get("hidden", {})
+        return {name: wanted[0] if isinstance(wanted, list) else wanted for name, wanted in found.items()}
 
     @property
     def outputs(self) -> tuple[Any, ...]:
         return tuple(self.info["output"])
+
+    def offered(self, folders: Folders) -> dict[str, Any]:
+        """The class with the names of the files that are there now."""
+        if self.choices is None:
+            return self.info
+        info, names = copy.deepcopy(self.info), self.choices(folders)
+        config = info["input"]["required"][self.checked[0]]
+        if config[0] == "COMBO":
+            config[1]["options"] = names
+        else:
+            config[0] = names
+        return info
 
     @property
     def output_node(self) -> bool:

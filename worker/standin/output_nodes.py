@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from worker.standin.files import Folders, next_name
+from worker.standin.files import next_name
 from worker.standin.images import Batch, Latent
 from worker.standin.node import Run, Ui
 
@@ -21,24 +21,24 @@ LETTERS = "abcdefghijklmnopqrstupvxyz"
 def save_image(
     run: Run, images: Batch, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
 ) -> Ui:
-    return _saved_pngs(images, filename_prefix, run.folders.output, "output", _texts(prompt, extra_pnginfo), 4)
+    return _saved_pngs(images, filename_prefix, run.folders.output, "output", texts(prompt, extra_pnginfo), 4)
 
 
 def preview_image(run: Run, images: Batch, prompt: Any = None, extra_pnginfo: Any = None) -> Ui:
     prefix = "ComfyUI_temp_" + "".join(random.choices(LETTERS, k=5))
-    return _saved_pngs(images, prefix, run.folders.temp, "temp", _texts(prompt, extra_pnginfo), 1)
+    return _saved_pngs(images, prefix, run.folders.temp, "temp", texts(prompt, extra_pnginfo), 1)
 
 
-def _saved_pngs(images: Batch, prefix: str, folder: str, kind: str, texts: dict[str, str], compress_level: int) -> Ui:
+def _saved_pngs(images: Batch, prefix: str, folder: str, kind: str, told: dict[str, str], compress_level: int) -> Ui:
     full, subfolder, name, counter = next_name(prefix, folder, images.size)
     info = PngInfo()
-    for key, text in texts.items():
+    for key, text in told.items():
         info.add_text(key, text)
     shown = []
     for place, frame in enumerate(copies(images)):
         file = f"{name.replace('%batch_num%', str(place))}_{counter + place:05}_.png"
         frame.save(os.path.join(full, file), pnginfo=info, compress_level=compress_level)
-        shown.append(_file(file, subfolder, kind))
+        shown.append(file_shown(file, subfolder, kind))
     return Ui({"images": shown})
 
 
@@ -47,13 +47,13 @@ def copies(images: Batch) -> list[Image.Image]:
     return [frame.copy() for frame in images.frames]
 
 
-def _texts(prompt: Any, extra_pnginfo: Any) -> dict[str, str]:
+def texts(prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, str]:
     """What travels inside a saved file: the graph, and each key of extra_pnginfo."""
-    texts = {} if prompt is None else {"prompt": json.dumps(prompt)}
-    return texts | {key: json.dumps(value) for key, value in (extra_pnginfo or {}).items()}
+    prompts = {} if prompt is None else {"prompt": json.dumps(prompt)}
+    return prompts | {key: json.dumps(value) for key, value in (extra_pnginfo or {}).items()}
 
 
-def _file(name: str, subfolder: str, kind: str) -> dict[str, str]:
+def file_shown(name: str, subfolder: str, kind: str) -> dict[str, str]:
     return {"filename": name, "subfolder": subfolder, "type": kind}
 
 
@@ -68,15 +68,15 @@ def save_animated_webp(
 ) -> Ui:
     full, subfolder, name, counter = next_name(filename_prefix, run.folders.output, images.size)
     exif = Image.Exif()
-    texts = _texts(hidden.get("prompt"), hidden.get("extra_pnginfo"))
-    if "prompt" in texts:
-        exif[EXIF_MODEL] = "prompt:" + texts.pop("prompt")
-    for place, (key, text) in enumerate(texts.items()):
+    told = texts(**hidden)
+    if "prompt" in told:
+        exif[EXIF_MODEL] = "prompt:" + told.pop("prompt")
+    for place, (key, text) in enumerate(told.items()):
         exif[EXIF_MAKE - place] = f"{key}:{text}"
     file = f"{name}_{counter:05}_.webp"
     how = {"lossless": lossless, "quality": quality, "method": WEBP_METHODS[method], "exif": exif}
     _save_animated(images, os.path.join(full, file), fps, **how)
-    return Ui({"images": [_file(file, subfolder, "output")], "animated": [len(images.frames) != 1]})
+    return Ui({"images": [file_shown(file, subfolder, "output")], "animated": [len(images.frames) != 1]})
 
 
 def save_animated_png(
@@ -84,11 +84,11 @@ def save_animated_png(
 ) -> Ui:
     full, subfolder, name, counter = next_name(filename_prefix, run.folders.output, images.size)
     info = PngInfo()
-    for key, text in _texts(hidden.get("prompt"), hidden.get("extra_pnginfo")).items():
+    for key, text in texts(**hidden).items():
         info.add(b"comf", f"{key}\0{text}".encode("latin-1"), after_idat=True)
     file = f"{name}_{counter:05}_.png"
     _save_animated(images, os.path.join(full, file), fps, pnginfo=info, compress_level=compress_level)
-    return Ui({"images": [_file(file, subfolder, "output")], "animated": [True]})
+    return Ui({"images": [file_shown(file, subfolder, "output")], "animated": [True]})
 
 
 def _save_animated(images: Batch, path: str, fps: float, **how: Any) -> None:
@@ -107,8 +107,8 @@ def save_latent(
     full, subfolder, name, counter = next_name(filename_prefix, run.folders.output)
     file = f"{name}_{counter:05}_.latent"
     with open(os.path.join(full, file), "wb") as target:
-        target.write(_safetensors(samples, {"prompt": "", **_texts(prompt, extra_pnginfo)}))
-    return Ui({"latents": [_file(file, subfolder, "output")]})
+        target.write(_safetensors(samples, {"prompt": "", **texts(prompt, extra_pnginfo)}))
+    return Ui({"latents": [file_shown(file, subfolder, "output")]})
 
 
 def _safetensors(samples: Latent, metadata: dict[str, str]) -> bytes:
@@ -123,13 +123,3 @@ def _safetensors(samples: Latent, metadata: dict[str, str]) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + bytes(size)
-
-
-def image_files(folders: Folders) -> list[str]:
-    """What /object_info offers for LoadImage: the pictures in input/."""
-    return [name for name in all_files(folders) if Image.registered_extensions().get(os.path.splitext(name)[1].lower())]
-
-
-def all_files(folders: Folders) -> list[str]:
-    names = sorted(os.listdir(folders.input))
-    return [name for name in names if os.path.isfile(os.path.join(folders.input, name))]

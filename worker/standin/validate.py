@@ -180,7 +180,7 @@ def _constant(kind: Node, name: str, inputs: dict[str, Any]) -> list[dict[str, A
         return [_error("value_smaller_than_min", name, about, message)]
     if "max" in options and value > options["max"]:
         return [_error("value_bigger_than_max", name, about, f"Value {value} bigger than max of {options['max']}")]
-    if isinstance(wanted, list) and value not in wanted:
+    if isinstance(wanted, list) and value not in wanted:  # a COMBO's options are not checked in this release
         return [_not_in_list(name, value, wanted, about)]
     return []
 
