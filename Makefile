@@ -1,7 +1,8 @@
-# `make demo` runs an example job through everything; `make test` tests everything; `make up` keeps an instance running.
+# `make demo` runs an example job through everything; `make test` tests everything; `make up` keeps an instance running;
+# `make bench` measures (ARGS="run status --rounds 3" only some of it); `make chaos` kills every part while jobs run.
 # They need make and Python 3.11-3.13, and make .venv themselves.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test lint clean
+.PHONY: help up demo test bench chaos lint clean
 SHELL := /bin/sh
 RIGHT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 PROCESSES ?= $(shell .venv/bin/python -c 'import os; print(max(2, len(os.sched_getaffinity(0))))' 2>/dev/null || echo 2)
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 	@echo "PORT (8000), HOST (127.0.0.1), WORKERS (1), HEARTH_HOME (var) and LOG=1 are read from the environment."
 
 # The process of `make up` ends when make is killed, even by kill -9.
@@ -22,13 +23,20 @@ demo: .venv/done
 test: .venv/done
 	@exec .venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+bench: .venv/done
+	@exec .venv/bin/python -m benchmarks $(ARGS)
+
+# ARGS="--seed 7" kills in the same order again; --jobs, --tenants, --workers and --seconds make it shorter.
+chaos: .venv/done
+	@exec .venv/bin/python -m tests.chaos --with-parent $(ARGS)
+
 lint: .venv/done
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/js/node_modules
 
 .venv/done: requirements.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11-3.13 with venv was found. Install one (Debian: apt-get install \

@@ -4,17 +4,28 @@ from typing import Any
 
 
 class Refused(Exception):
-    """The request is answered with this status and `{"error", "code"}`; it has changed nothing.
+    """The request is answered with this status and `{"error", "code"}`; it has changed nothing. `nodes`: what is wrong
+    with which node of a workflow.
 
     Whether trying again helps is in the status: 429 and 503 carry Retry-After, all others need another request.
     """
 
-    def __init__(self, status: int, code: str, error: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        error: str,
+        *,
+        retry_after_s: int | None = None,
+        nodes: dict[str, list[dict[str, Any]]] | None = None,
+    ) -> None:
         super().__init__(error)
         self.status, self.code, self.error, self.retry_after_s = status, code, error, retry_after_s
+        self.nodes = nodes
 
     def body(self) -> dict[str, Any]:
-        return {"error": self.error, "code": self.code}
+        body: dict[str, Any] = {"error": self.error, "code": self.code}
+        return body | {"nodes": self.nodes} if self.nodes else body
 
 
 def bad_request(error: str, code: str = "bad_request") -> Refused:

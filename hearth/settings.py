@@ -91,7 +91,7 @@ REQUEST_BUCKET_KEEP = timedelta(hours=24)
 URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private
 
 # The web process.
-WEB_THREADS = env.int("HEARTH_WEB_THREADS", default=16)
+WEB_THREADS = env.int("HEARTH_WEB_THREADS", default=8)
 WEB_GRACE_S = env.int("HEARTH_WEB_GRACE_S", default=15)
 
 INSTALLED_APPS = [
@@ -166,6 +166,7 @@ UNFOLD = {
                     _page("Grants", "handshake", "jobs_grant"),
                     _page("Workers", "memory", "jobs_worker"),
                     _page("Worker keys", "vpn_key", "jobs_workerkey"),
+                    _page("Node catalogues", "schema", "jobs_catalogue"),
                 ],
             },
             {

@@ -42,6 +42,9 @@ class Snapshot:
         return self.state in FINAL
 
     def json(self) -> bytes:
+        return orjson.dumps(self.fields())
+
+    def fields(self) -> dict[str, Any]:
         """RunPod's status JSON; output and error are the bytes that the worker sent, except for signed URLs."""
         answer: dict[str, Any] = {}
         for name, value in (("delayTime", self.delay_ms), ("executionTime", self.execution_ms)):
@@ -56,7 +59,7 @@ class Snapshot:
             answer["error"] = orjson.Fragment(self.error)
         if self.worker:
             answer["workerId"] = self.worker
-        return orjson.dumps(answer)
+        return answer
 
     def _signed(self, output: bytes) -> bytes:
         if self.dialect != Endpoint.Dialect.HEARTH or not self.ended or b'"assets"' not in output:
@@ -197,21 +200,28 @@ def _ms(at: datetime, since: datetime) -> int:
 
 
 NEWS = """
-SELECT 'j:' || id FROM jobs_job WHERE id = ANY (%(j)s::uuid[]) AND finished_at IS NOT NULL
+SELECT 'j:' || id FROM jobs_job WHERE id = ANY (string_to_array(%(j)s, ',')::uuid[]) AND finished_at IS NOT NULL
 UNION ALL
 SELECT 'e:' || g.endpoint_id FROM jobs_grant g WHERE g.endpoint_id = ANY (%(e)s::bigint[])
    AND EXISTS (SELECT 1 FROM jobs_job j WHERE j.grant_id = g.id AND j.state = 'IN_QUEUE') GROUP BY g.endpoint_id
 UNION ALL
-SELECT 'w:' || w FROM unnest(%(w)s::bigint[]) w"""
+SELECT 'w:' || w FROM unnest(%(w)s::bigint[]) w
+UNION ALL
+SELECT 's:' || s FROM unnest(%(s)s::uuid[]) s
+ WHERE EXISTS (SELECT 1 FROM jobs_chunk c WHERE c.job_id = s AND c.sent_at IS NULL)"""
 
 
 def have_news(keys: list[Key]) -> list[Key]:
-    """Of all that is waited for, in one query: jobs that ended, endpoints with a queue, and all workers."""
-    ids: dict[str, list[Any]] = {"j": [], "e": [], "w": []}
+    """Of all that is waited for, in one query: jobs that ended, streams with a chunk that nobody has read, endpoints
+    with a queue, and all workers.
+
+    The jobs, which may be thousands, go as one text: psycopg would hold up the event loop to make an array of them.
+    """
+    ids: dict[str, list[Any]] = {"j": [], "s": [], "e": [], "w": []}
     for key in keys:
         kind, _, name = key.partition(":")
-        ids[kind].append(name if kind == "j" else int(name))
-    return [row[0] for row in sql.rows(NEWS, ids)]
+        ids[kind].append(name if kind in "js" else int(name))
+    return [row[0] for row in sql.rows(NEWS, ids | {"j": ",".join(ids["j"])})]
 
 
 BEAT = """

@@ -1,6 +1,5 @@
 """The verbs of clients: create, cancel, retry, purge. Each owns its transaction; what a worker says is in news.py."""
 
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +7,7 @@ from django.db import transaction
 from django_q.tasks import async_task
 
 from accounts import access, sql
-from accounts.errors import Refused, bad_request, not_found
+from accounts.errors import Refused, not_found
 from accounts.keys import GivenKey
 from accounts.models import ApiKey, uuid7
 from jobs.ids import JobId, public_id
@@ -75,7 +74,7 @@ SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, job.id
 
 def create(key: GivenKey, endpoint: str, submission: Submission) -> JobId:
     """Write the job: what this returns is durable. Refused: 400, 401, 403, 404; then nothing is written."""
-    params = access.api_key_params(key, RUN) | asdict(submission) | {"endpoint": endpoint, "id": uuid7()}
+    params = access.api_key_params(key, RUN) | vars(submission) | {"endpoint": endpoint, "id": uuid7()}
     if submission.workflow_input is submission.input:
         params["workflow_input"] = None  # the same bytes are not sent twice
     for name in ("request_bucket", "raw_request_bucket"):
@@ -86,7 +85,7 @@ def create(key: GivenKey, endpoint: str, submission: Submission) -> JobId:
     if endpoint_id is None:
         raise no_endpoint(endpoint)
     if job_id is None:
-        raise bad_request(submission.workflow_fault, "invalid_workflow")
+        raise submission.refusal()
     wake_endpoint(endpoint_id, backend)
     return JobId(job_id, submission.sync)
 
@@ -107,11 +106,11 @@ SELECT {access.API_KEY_COLUMNS}, j.id
     ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
 
 
-def _own_job(key: GivenKey, endpoint: str, job: JobId) -> None:
+def own_job(key: GivenKey, endpoint: str, job: JobId, scope: str) -> None:
     """Raises Refused unless the job is the caller's and on this endpoint: 401, 403, 404."""
-    params = access.api_key_params(key, RUN) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
+    params = access.api_key_params(key, scope) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
     row = sql.one(OWN_JOB, params)
-    access.check_api_key(key, RUN, row)
+    access.check_api_key(key, scope, row)
     if row[access.API_KEY_WIDTH] is None:
         raise no_job(public_id(job.uuid, job.sync))
 
@@ -119,7 +118,7 @@ def _own_job(key: GivenKey, endpoint: str, job: JobId) -> None:
 def cancel(key: GivenKey, endpoint: str, job: JobId) -> State:
     """Cancel the caller's job; returns the state it is in now."""
     with transaction.atomic():
-        _own_job(key, endpoint, job)
+        own_job(key, endpoint, job, RUN)
         return cancel_job(job.uuid, "by the client")
 
 
@@ -156,6 +155,8 @@ WITH job AS ({
 cleared AS (
     UPDATE jobs_payload p SET output = NULL, error = NULL, progress = NULL, progress_fraction = -1
       FROM job WHERE p.job_id = job.id
+), stream AS (
+    DELETE FROM jobs_chunk c USING job WHERE c.job_id = job.id
 ), event AS ({event_sql("retried", "job")})
 SELECT e.id, e.backend FROM job JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
@@ -163,7 +164,7 @@ SELECT e.id, e.backend FROM job JOIN jobs_endpoint e ON e.id = job.endpoint_id""
 def retry(key: GivenKey, endpoint: str, job: JobId) -> State:
     """Queue the caller's FAILED or TIMED_OUT job again; Refused(409) for any other."""
     with transaction.atomic():
-        _own_job(key, endpoint, job)
+        own_job(key, endpoint, job, RUN)
         return retry_job(job.uuid, "by the client")
 
 

@@ -1,13 +1,13 @@
 """Waiting: one LISTEN connection per process wakes every waiting request; nothing that waits holds a connection.
 
-Keys say what is waited for: a job (its end), an endpoint (work in its queue), a worker (room for work, or a stop).
+Keys say what is waited for: a job (its end), a job's stream (a chunk), an endpoint (work in its queue), a worker (room
+for work, or a stop).
 A waiter registers, then reads, then waits (rules.md 13). NOTIFY follows the commit, coalesced per process (14); a lost
 one costs RECHECK_S, since every process re-reads all that it waits for that often, and after each reconnect.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -25,6 +25,10 @@ Connection = psycopg.AsyncConnection[Any]
 
 def job_key(job: UUID) -> Key:
     return f"j:{job}"
+
+
+def stream_key(job: UUID) -> Key:
+    return f"s:{job}"
 
 
 def endpoint_key(endpoint_id: int) -> Key:
@@ -70,7 +74,8 @@ class Ticket:
         if self._hub.draining:
             return False
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for would make a task of its own for each waiter
+                await self._event.wait()
         woken = self._event.is_set()
         self._event.clear()
         return woken and not self._hub.draining
@@ -87,7 +92,7 @@ class Hub:
     def __init__(self, recheck: Recheck, beat: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.draining = False
         self._recheck, self._beat = recheck, beat
-        self._waiters: dict[Key, deque[Ticket]] = {}
+        self._waiters: dict[Key, list[Ticket]] = {}  # in the order in which they came; most keys have one
         self._outbox: set[Key] = set()
         self._to_send = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -119,7 +124,7 @@ class Hub:
         """Register for these keys. A wake that this waiter no longer uses goes on to the next one."""
         ticket = Ticket(self)
         for key in keys:
-            self._waiters.setdefault(key, deque()).append(ticket)
+            self._waiters.setdefault(key, []).append(ticket)
         try:
             yield ticket
         finally:

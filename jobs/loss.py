@@ -12,6 +12,8 @@ from jobs.live import announce, job_key, worker_key
 from jobs.models import Attempt
 from jobs.states import State, end, lock, note, requeue
 
+SHUTDOWN = "shutdown"  # the code of a worker that ends: no fault of the job's
+
 OPEN = """
 SELECT j.losses, j.free_losses, a.started_at IS NOT NULL, a.worker_id, e.id, e.backend
   FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt
@@ -27,9 +29,10 @@ def lose(job: UUID, number: int, why: str) -> bool:
     return _give_up(job, number, Attempt.Outcome.LOST, why, counted=True)
 
 
-def hand_back(job: UUID, number: int, why: str) -> bool:
-    """The worker gives an attempt that has not started back. Counted like a loss, so that it cannot go on for ever."""
-    return _give_up(job, number, Attempt.Outcome.HANDED_BACK, why, counted=True)
+def hand_back(job: UUID, number: int, why: str, code: str = "") -> bool:
+    """The worker gives an attempt back. Counted like a loss, so that it cannot go on for ever; a shutdown is like one
+    before the start. code: the worker's word for why."""
+    return _give_up(job, number, Attempt.Outcome.HANDED_BACK, why, counted=True, code=code)
 
 
 def undo(job: UUID, number: int) -> bool:
@@ -37,7 +40,7 @@ def undo(job: UUID, number: int) -> bool:
     return _give_up(job, number, Attempt.Outcome.UNDONE, "the worker's poll was gone", counted=False)
 
 
-def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, counted: bool) -> bool:
+def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, counted: bool, code: str = "") -> bool:
     with transaction.atomic():
         lock(job)
         row = sql.first(OPEN, [job, number])
@@ -50,15 +53,23 @@ def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, coun
             [outcome.value, job, number],
         )
         note(job, number, outcome.value, why)
-        free = not counted or (not started and free_losses < settings.MAX_FREE_LOSSES)
+        innocent = not started or code == SHUTDOWN
+        free = not counted or (innocent and free_losses < settings.MAX_FREE_LOSSES)
         losses, free_losses = losses + (not free), free_losses + (free and counted)
         sql.run("UPDATE jobs_job SET losses = %s, free_losses = %s WHERE id = %s", [losses, free_losses, job])
         if losses >= settings.MAX_ATTEMPTS:
-            text = f"Lost by its worker {losses} times, the last time because {why}."
-            end(job, State.FAILED, text, error=orjson.dumps(text))
-            announce(job_key(job))
+            _fail(job, outcome, losses, why, code)
         elif requeue(job):
             wake_endpoint(endpoint_id, backend)
         if worker_id:
             announce(worker_key(worker_id))
     return True
+
+
+def _fail(job: UUID, outcome: Attempt.Outcome, losses: int, why: str, code: str) -> None:
+    """After the last attempt. With a worker's own word for it, the output is as if that worker had ended the job."""
+    how = "Lost by its worker" if outcome == Attempt.Outcome.LOST else "Given back by its worker"
+    text = f"{how} {losses} times, the last time because {why.rstrip('.')}."
+    output = orjson.dumps({"error": text, "code": code}) if code else None
+    end(job, State.FAILED, text, output=output, error=orjson.dumps(text))
+    announce(job_key(job))

@@ -61,6 +61,21 @@ class WorkerKey(Key):
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="worker_keys")
 
 
+class Catalogue(models.Model):
+    """ComfyUI's node catalogue (/object_info) as workers of an endpoint reported it, once for each that differs."""
+
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="catalogues")
+    sha256 = models.CharField(max_length=64, help_text="Of the JSON, before it was compressed.")
+    body = models.BinaryField(help_text="JSON, gzip.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["endpoint", "sha256"], name="catalogue_once")]
+
+    def __str__(self) -> str:
+        return self.sha256[:12]
+
+
 class Worker(models.Model):
     """A GPU worker as Hearth has seen it: one process, by the id it calls itself."""
 
@@ -74,6 +89,9 @@ class Worker(models.Model):
     stops_in_job = models.BooleanField(default=False, help_text="Was seen polling job-stop while it held a job.")
     hung_up = models.BooleanField(db_default=False, help_text="Its last poll was cut off.")
     unhealthy = models.CharField(max_length=500, blank=True, help_text="What its death notice said.")
+    catalogue = models.ForeignKey(
+        Catalogue, models.SET_NULL, null=True, blank=True, related_name="workers", help_text="Its ComfyUI's nodes."
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["endpoint", "name"], name="worker_once")]
@@ -250,6 +268,27 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return self.get_kind_display()
+
+
+class Chunk(models.Model):
+    """One piece of a job's stream, as its worker's generator yielded it; a client reads it once, in order."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="chunks", db_index=False)
+    attempt = models.IntegerField()
+    body = models.BinaryField(help_text="JSON, as it came.")
+    total_bytes = models.BigIntegerField(db_default=0, help_text="Of the attempt's chunks up to this one.")
+    at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True, help_text="When a client read it.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["job", "id"], name="chunk_of_job"),
+            models.Index(fields=["job", "id"], name="chunk_unsent", condition=Q(sent_at__isnull=True)),
+        ]
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"chunk of attempt {self.attempt}"
 
 
 class WebProcess(models.Model):

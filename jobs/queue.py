@@ -27,7 +27,8 @@ class Claimed:
 class Holder:
     """Who claims: a worker of a fleet, or a backend itself. `starts`: it counts as started at the hand-over.
 
-    prefetch: how many attempts that have not started it may hold; None: it keeps its own count.
+    prefetch: how many attempts that have not started it may hold; 0: one, when it has let go of all else; None: it
+    keeps its own count.
     """
 
     name: str
@@ -55,7 +56,7 @@ def claim(endpoint_id: int, holder: Holder, n: int) -> Taken:
     until = time.monotonic() + LOCK_WAIT_S
     while True:
         with transaction.atomic():
-            room = n if holder.prefetch is None else min(n, holder.prefetch - _unstarted(holder))
+            room = _room(holder, n)
             if room <= 0:
                 return Taken(jobs=[], full=True)
             jobs, contended = _claim(endpoint_id, holder, room)
@@ -79,15 +80,18 @@ def _claim(endpoint_id: int, holder: Holder, n: int) -> tuple[list[Claimed], boo
     return jobs, False
 
 
-def _unstarted(holder: Holder) -> int:
-    """Attempts the worker holds that have not started, under its row's lock: two polls of it cannot both find room."""
+def _room(holder: Holder, n: int) -> int:
+    """How many of n it may have now, under the worker's row's lock: two polls of it cannot both find room."""
+    if holder.prefetch is None:
+        return n
     sql.first("SELECT 1 FROM jobs_worker WHERE id = %s FOR NO KEY UPDATE", [holder.worker_id])
-    (unstarted,) = sql.one(
-        "SELECT count(*) FROM jobs_attempt"
-        " WHERE worker_id = %s AND released_at IS NULL AND ended_at IS NULL AND started_at IS NULL",
+    held, unstarted = sql.one(
+        "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL AND started_at IS NULL) FROM jobs_attempt"
+        " WHERE worker_id = %s AND released_at IS NULL",
         [holder.worker_id],
     )
-    return int(unstarted)
+    room: int = holder.prefetch - unstarted if holder.prefetch else 1 - held
+    return min(n, room)
 
 
 RUNNING = "SELECT count(*) FROM jobs_attempt a WHERE a.grant_id = {grant} AND a.released_at IS NULL"

@@ -121,12 +121,12 @@ WITH job AS ({
         "j.id = %(job)s",
         only=(State.IN_PROGRESS,),
     )
-} RETURNING j.id)
+} RETURNING j.id), stream AS (DELETE FROM jobs_chunk c USING job WHERE c.job_id = job.id)
 UPDATE jobs_payload p SET progress = NULL, progress_fraction = -1 FROM job WHERE p.job_id = job.id"""
 
 
 def requeue(job: UUID) -> bool:
-    """Put a job whose attempt came to nothing back into the queue, at its old place."""
+    """Put a job whose attempt came to nothing back into the queue, at its old place. Its stream begins anew."""
     return bool(sql.run(REQUEUE, {"job": job}))
 
 

@@ -121,9 +121,24 @@ DELETE FROM jobs_worker w
 FORGET_PROCESSES = "DELETE FROM jobs_webprocess WHERE seen_at < clock_timestamp() - interval '1 hour'"
 
 
+# Two statements: once it is locked no worker can come to name it, and the second sees who did before.
+LOCK_CATALOGUES = """
+SELECT id FROM jobs_catalogue c WHERE NOT EXISTS (SELECT 1 FROM jobs_worker w WHERE w.catalogue_id = c.id)
+   FOR UPDATE SKIP LOCKED"""
+FORGET_CATALOGUES = """
+DELETE FROM jobs_catalogue c WHERE id = ANY (%(locked)s)
+   AND NOT EXISTS (SELECT 1 FROM jobs_worker w WHERE w.catalogue_id = c.id)"""
+
+
 def forget_gone() -> int:
-    """Rows of workers and web processes that have not been seen for long."""
-    return run(FORGET_WORKERS) + run(FORGET_PROCESSES)
+    """Rows of workers and web processes that have not been seen for long, and catalogues that no worker has now."""
+    return run(FORGET_WORKERS) + run(FORGET_PROCESSES) + _forget_catalogues()
+
+
+def _forget_catalogues() -> int:
+    with transaction.atomic():
+        locked = [id for (id,) in rows(LOCK_CATALOGUES)]
+        return run(FORGET_CATALOGUES, {"locked": locked}) if locked else 0
 
 
 def discard_uploads() -> int:

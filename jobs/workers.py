@@ -162,6 +162,22 @@ def ping(key: GivenKey, endpoint: str, name: str, version: str, named: Collectio
         _let_go(poller.worker_id, "a.missed_pings >= 2", "two pings of its worker did not name it")
 
 
+ALIVE = """
+WITH a AS (
+    UPDATE jobs_attempt SET confirmed_at = coalesce(confirmed_at, clock_timestamp()), named_at = clock_timestamp(),
+           missed_pings = 0
+     WHERE job_id = %s AND number = %s AND ended_at IS NULL RETURNING worker_id
+), w AS (
+    UPDATE jobs_worker w SET stop_at = clock_timestamp() FROM a WHERE w.id = a.worker_id
+)
+SELECT 1 FROM a"""
+
+
+def alive(attempt: AttemptId) -> bool:
+    """A worker that shuts down still runs this attempt: as good as a ping that names it and a poll. False: it ended."""
+    return sql.first(ALIVE, [attempt.job, attempt.number]) is not None
+
+
 def unhealthy(key: GivenKey, endpoint: str, name: str, reason: str) -> None:
     """A worker's death notice: what it held is lost now."""
     poller = seen(key, endpoint, name, "ping_at")

@@ -1,14 +1,13 @@
 """Where a job's files go: the operator's S3, a tenant's bucket, or the one a request names; and URLs signed for it."""
 
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from django.conf import settings
 
 from storage.models import Bucket
@@ -91,9 +90,21 @@ def request_bucket(given: Any) -> Place:
     )
 
 
-@lru_cache(maxsize=256)
+_making = threading.Lock()
+
+
 def client(place: Place) -> Any:
-    """A boto3 client. Without newer checksums, which R2 and Google's S3 refuse."""
+    """The boto3 client of a place, made once: it costs 0.1 s, and all threads of a new web process want one at once."""
+    with _making:
+        return _client(place)
+
+
+@lru_cache(maxsize=256)
+def _client(place: Place) -> Any:
+    """Without newer checksums, which R2 and Google's S3 refuse."""
+    import boto3  # here, since it takes 10 MB, and half of Hearth's processes never come to S3
+    from botocore.config import Config
+
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": place.addressing},

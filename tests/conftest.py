@@ -23,7 +23,9 @@ from hearth.local.home import Home
 from hearth.local.process import Child, Part, stop
 
 TESTS = Path(__file__).parent
-WITHOUT_PARTS = tuple(str(TESTS / name) for name in ("local", "worker", "standin", "golden"))
+WITHOUT_PARTS = tuple(
+    str(TESTS / name) for name in ("local", "worker", "standin", "graph", "golden", "benchmarks", "chaos")
+)
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CONTROLS = "HEARTH_TEST_HOME" not in os.environ
 S3_BUCKET = "hearth-tests"

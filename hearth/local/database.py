@@ -1,6 +1,5 @@
-"""A database for manage.py: the given one, a running instance's, or the embedded one, started for one command."""
+"""A database for manage.py without DATABASE_URL: a running instance's, or the embedded one, started for one command."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ NEEDS_NONE = {"help", "version", "--help", "-h", "--version"}
 @contextmanager
 def reachable_database() -> Iterator[None]:
     """While it is open, Hearth's database answers at the settings' DATABASE_URL."""
-    if os.environ.get("DATABASE_URL") or not sys.argv[1:] or sys.argv[1] in NEEDS_NONE:
+    if not sys.argv[1:] or sys.argv[1] in NEEDS_NONE:
         yield
         return
     try:

@@ -65,6 +65,7 @@ def worker(home: Home, number: int, worker_env: Mapping[str, str], comfyui_url: 
     env = {
         **_worker_environment(home),
         "RUNPOD_PING_INTERVAL": "5000",
+        "HEARTH_GRACE_S": os.environ.get("HEARTH_GRACE_S", "8"),  # less than this part's own
         **worker_env,
         "COMFYUI_URL": comfyui_url,
         **({"COMFYUI_DIR": comfyui_dir} if comfyui_dir else {}),

@@ -14,7 +14,8 @@ from unfold.utils import display_for_label
 from accounts.admin.keys import KeyAdmin, KeyInline
 from accounts.admin.pages import Admin, Inline, Labels, ReadOnly
 from jobs.admin.counts import ALIVE, GONE, UNHEALTHY, Rows, load, with_health
-from jobs.models import Attempt, Endpoint, Grant, Worker, WorkerKey
+from jobs.catalogue import classes_in
+from jobs.models import Attempt, Catalogue, Endpoint, Grant, Worker, WorkerKey
 from jobs.states import State
 
 
@@ -156,13 +157,23 @@ class HeldInline(ReadOnly, Inline):
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly, Admin):
-    list_display = ("name", "endpoint", "health", "holds", "last_seen", "version", "first_seen_at", "unhealthy")
+    list_display = (
+        "name",
+        "endpoint",
+        "health",
+        "holds",
+        "last_seen",
+        "version",
+        "nodes",
+        "first_seen_at",
+        "unhealthy",
+    )
     list_filter = (Health, ("endpoint", AutocompleteSelectFilter))
     list_select_related = ("endpoint",)
     search_fields = ("name__startswith", "version")
     search_help_text = "The beginning of its name, or its version"
     fields = (
-        ("name", "endpoint", "health", "version"),
+        ("name", "endpoint", "health", "version", "nodes"),
         ("first_seen_at", "take_at", "stop_at", "ping_at"),
         ("stops_in_job", "unhealthy", "all_jobs"),
     )
@@ -170,7 +181,8 @@ class WorkerAdmin(ReadOnly, Admin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         held = Attempt.objects.filter(worker=OuterRef("pk"), released_at=None)
-        return with_health(super().get_queryset(request)).annotate(held=Rows(held))
+        hash = F("catalogue__sha256")
+        return with_health(super().get_queryset(request)).annotate(held=Rows(held), catalogue_hash=hash)
 
     def get_ordering(self, request: HttpRequest) -> Any:
         return (F("seen_at").desc(nulls_last=True),)
@@ -187,6 +199,35 @@ class WorkerAdmin(ReadOnly, Admin):
     def last_seen(self, worker: Any) -> Any:
         return worker.seen_at
 
+    @admin.display(description="node catalogue", ordering="catalogue_hash")
+    def nodes(self, worker: Any) -> str:
+        if worker.catalogue_id is None:
+            return "-"
+        url = reverse("admin:jobs_catalogue_change", args=[worker.catalogue_id])
+        return format_html('<a class="text-link" href="{}">{}</a>', url, worker.catalogue_hash[:12])
+
     @admin.display(description="jobs")
     def all_jobs(self, worker: Worker) -> str:
         return link("all jobs it held last", "jobs_job", q=worker.name)
+
+
+@admin.register(Catalogue)
+class CatalogueAdmin(ReadOnly, Admin):
+    list_display = ("__str__", "endpoint", "its_workers", "created_at")
+    list_filter = (("endpoint", AutocompleteSelectFilter),)
+    list_select_related = ("endpoint",)
+    search_fields = ("sha256__startswith", "endpoint__name", "workers__name__startswith")
+    fields = ("sha256", ("endpoint", "its_workers", "classes", "created_at"))
+    ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        workers = Worker.objects.filter(catalogue=OuterRef("pk"))
+        return super().get_queryset(request).annotate(worker_count=Rows(workers)).defer("body")
+
+    @admin.display(description="workers", ordering="worker_count")
+    def its_workers(self, catalogue: Any) -> int:
+        return int(catalogue.worker_count)
+
+    @admin.display(description="node classes")
+    def classes(self, catalogue: Catalogue) -> int:
+        return classes_in(bytes(catalogue.body))

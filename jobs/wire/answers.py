@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from accounts.errors import Refused
 from accounts.keys import GivenKey, given_key
@@ -46,8 +46,17 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.scope.get("route_path", "?"), exc_info=error)
+    log.error("%s %s failed", request.method, _route(request), exc_info=error)
     return answer({"error": "Hearth failed on this request; it is logged.", "code": "internal"}, 500)
+
+
+def _route(request: Request) -> str:
+    """The route's template and what stood in it, but for a token."""
+    endpoint = request.scope.get("endpoint")
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    template = next((route.path for route in routes if route.endpoint is endpoint), "?")
+    given = {name: value for name, value in request.path_params.items() if name not in ("token", "path")}
+    return f"{request.scope.get('root_path', '')}{template} {given}"
 
 
 def json_app(routes: list[BaseRoute]) -> Starlette:

@@ -1,7 +1,7 @@
 """/v2 for workers: what the stock `runpod` SDK worker calls (protocol/runpod.md 1).
 
 It retries job-done only on 5xx and polls again at once on all but 429, so: job-done waits for the database as long as
-it can, job-take answers 429 when it is away, and a poll with a wrong key is answered slowly.
+it can, job-take answers 429 when it is away, and a poll with a wrong key or name is answered slowly.
 """
 
 import asyncio
@@ -18,22 +18,24 @@ from starlette.routing import Route
 from accounts import access
 from accounts.errors import Refused, bad_request
 from accounts.sealed import Sealed
-from jobs import loss, news, workers
+from jobs import catalogue, loss, news, stream, workers
 from jobs.ids import AttemptId, attempt_id, parse_attempt_id
-from jobs.live import Hub, Ticket, endpoint_key, worker_key
+from jobs.live import Hub, endpoint_key, worker_key
 from jobs.models import Endpoint
 from jobs.queue import Claimed
 from jobs.uploads import worker_token
 from jobs.wire.answers import answer, key_of
-from jobs.wire.bodies import Parts, Unreadable, read_body, split_object
+from jobs.wire.bodies import Parts, Unreadable, parse_request, read_body, split_object
 from jobs.wire.call import P, T, verb
+from jobs.wire.gone import Gone, wait
 from worker.wire import HEARTH_FIELD
 
 log = logging.getLogger("hearth.fleet")
 NOTHING = Response(status_code=204)
 MAX_BATCH = 100
-WRONG_KEY_S = 2.0
+WRONG_POLL_S = 2.0
 DONE_WAIT_S = 60.0
+MAX_OFFER_BYTES = 1024
 
 
 async def job_take(request: Request) -> Response:
@@ -53,7 +55,7 @@ async def _take(request: Request, n: int) -> list[bytes]:
     """Up to n jobs as JSON, waiting up to POLL_HOLD_S for the first; none if the worker hung up meanwhile."""
     idle = request.query_params.get("job_in_progress") == "0"
     poller = await _polled(request, workers.begin_take, idle=idle)
-    gone = _Gone(request)
+    gone = Gone(request)
     try:
         claimed = await _claim(poller, n, gone)
         if gone.yes:
@@ -70,13 +72,13 @@ async def _take(request: Request, n: int) -> list[bytes]:
 
 
 async def _polled(request: Request, begin: Callable[..., workers.Poller], **how: bool) -> workers.Poller:
-    """A poll begins; one with a wrong key is refused slowly."""
-    endpoint, name = _names(request)
+    """A poll begins; one that is wrong in itself is refused slowly, since the SDK asks again at once."""
     try:
+        endpoint, name = _names(request)
         return await verb(begin, key_of(request), endpoint, name, **how)
     except Refused as error:
-        if error.status in (401, 404):
-            await asyncio.sleep(WRONG_KEY_S)
+        if error.status in (400, 401, 404):
+            await asyncio.sleep(WRONG_POLL_S)
         raise _pause(error) from error
 
 
@@ -85,7 +87,7 @@ def _pause(error: Refused) -> Refused:
     return error if error.status != 503 else Refused(429, error.code, error.error, retry_after_s=5)
 
 
-async def _claim(poller: workers.Poller, n: int, gone: "_Gone") -> list[Claimed]:
+async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
     """Register, read, wait; for the queue, or, when the worker is full, for room on it."""
     hub = _hub()
     deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
@@ -101,39 +103,10 @@ async def _claim(poller: workers.Poller, n: int, gone: "_Gone") -> list[Claimed]
             if wanted != key:
                 key = wanted
                 continue
-            if not await _wait(ticket, gone, deadline):
+            if not await wait(ticket, gone, deadline):
                 return []
     hub.wake(endpoint_key(poller.endpoint_id))  # there may be more: the next one looks
     return taken.jobs
-
-
-async def _wait(ticket: Ticket, gone: "_Gone", deadline: float) -> bool:
-    """Wait for news; False when the hold is over, the process drains, or the worker has hung up."""
-    gone.wakes(ticket)
-    left = deadline - asyncio.get_running_loop().time()
-    return left > 0 and await ticket.wait(left) and not gone.yes
-
-
-class _Gone:
-    """Watches whether the poll's client hangs up, which wakes its ticket at once."""
-
-    def __init__(self, request: Request) -> None:
-        self.yes = False
-        self._ticket: Ticket | None = None
-        self._task = asyncio.create_task(self._watch(request))
-
-    async def _watch(self, request: Request) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        self.yes = True
-        if self._ticket is not None:
-            self._ticket.wake()
-
-    def wakes(self, ticket: Ticket) -> None:
-        self._ticket = ticket
-
-    def stop(self) -> None:
-        self._task.cancel()
 
 
 def _handover(job: Claimed) -> bytes:
@@ -152,7 +125,7 @@ def _handover(job: Claimed) -> bytes:
 async def job_stop(request: Request) -> Response:
     """The attempts this worker is to stop, waiting up to POLL_HOLD_S for one."""
     poller = await _polled(request, workers.begin_stop)
-    gone = _Gone(request)
+    gone = Gone(request)
     try:
         deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
         hub = _hub()
@@ -161,7 +134,7 @@ async def job_stop(request: Request) -> Response:
                 stops = [] if gone.yes else await verb(workers.stops, poller)
                 if stops:
                     return answer({"jobsToStop": stops})
-                if not await _wait(ticket, gone, deadline):
+                if not await wait(ticket, gone, deadline):
                     break
         if gone.yes:
             await verb(workers.hang_up, poller)
@@ -208,6 +181,29 @@ async def job_done(request: Request) -> Response:
     return answer({})
 
 
+async def job_stream(request: Request) -> Response:
+    """A chunk that a generator yielded. Always 200 once the key is good: the SDK drops what is refused and goes on."""
+    endpoint, name = _names(request)
+    endpoint_id, chunk_id = await _patiently(stream.begin, key_of(request), endpoint)
+    attempt = parse_attempt_id(request.path_params["attempt"])
+    chunk = _chunk(*await _body(request))
+    if attempt is not None:
+        await _patiently(stream.add, endpoint_id, name, attempt, chunk_id, chunk)
+    return answer({})
+
+
+def _chunk(body: bytes, fault: str) -> stream.Chunk:
+    if fault:
+        return stream.Chunk(fault=fault)
+    try:
+        parts = split_object(body)
+    except Unreadable as error:
+        return stream.Chunk(fault=f"it is not JSON: {error}")
+    if "output" not in parts.values:
+        return stream.Chunk(fault="it has no `output`")
+    return stream.Chunk(body=parts.values["output"].raw, mended=parts.mended)
+
+
 async def _body(request: Request) -> tuple[bytes, str]:
     """The body, or why it cannot be taken."""
     try:
@@ -242,6 +238,21 @@ async def ping(request: Request) -> Response:
     return answer({})
 
 
+async def node_catalogue(request: Request) -> Response:
+    """POST {"sha256"}: this worker's ComfyUI has that catalogue; 409: it is not known here, PUT it (JSON, gzip)."""
+    endpoint, name = _names(request)
+    poller = await verb(workers.seen, key_of(request), endpoint, name, "ping_at")
+    if request.method == "PUT":
+        await verb(catalogue.keep, poller, await read_body(request, catalogue.MAX_PACKED_BYTES))
+        return answer({})
+    offered = parse_request(await read_body(request, MAX_OFFER_BYTES)).values.get("sha256")
+    if offered is None or not re.fullmatch("[0-9a-f]{64}", str(offered.value)):
+        raise bad_request('The body must be {"sha256": "<64 hex digits>"}.', "invalid_catalogue")
+    if not await verb(catalogue.offer, poller, offered.value):
+        raise Refused(409, "unknown_catalogue", "This catalogue is not known here yet: PUT it.")
+    return answer({})
+
+
 def _names(request: Request) -> tuple[str, str]:
     """The endpoint's and the worker's name."""
     name = request.path_params["worker"]
@@ -260,5 +271,7 @@ ROUTES = [
     Route("/{endpoint}/job-take-batch/{worker}", job_take_batch, methods=["GET"]),
     Route("/{endpoint}/job-stop/{worker}", job_stop, methods=["GET"]),
     Route("/{endpoint}/job-done/{worker}/{attempt}", job_done, methods=["POST"]),
+    Route("/{endpoint}/job-stream/{worker}/{attempt}", job_stream, methods=["POST"]),
     Route("/{endpoint}/ping/{worker}", ping, methods=["GET"]),
+    Route("/{endpoint}/catalogue/{worker}", node_catalogue, methods=["POST", "PUT"]),
 ]

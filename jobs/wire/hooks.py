@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from accounts.errors import Refused, bad_request, not_found
-from jobs import loss, news, uploads
+from jobs import loss, news, uploads, workers
 from jobs.ids import AttemptId
 from jobs.wire.answers import answer
 from jobs.wire.bodies import Parts, parse_request, read_body
@@ -20,7 +20,7 @@ from worker.wire import Upload
 MAX_BODY_BYTES = 4 * 1024**2
 MAX_FILES = 5_000
 MAX_FILE_BYTES = 5 * 1024**3  # of one PUT to S3
-CONTENT_TYPE, SHA256 = re.compile("[ -~]{1,200}"), re.compile("[0-9a-f]{64}")
+CONTENT_TYPE, SHA256, CODE = re.compile("[ -~]{1,200}"), re.compile("[0-9a-f]{64}"), re.compile("[A-Za-z_]{0,50}")
 
 
 async def started(request: Request) -> Response:
@@ -40,9 +40,18 @@ async def open_uploads(request: Request) -> Response:
 
 async def hand_back(request: Request) -> Response:
     attempt = _attempt(request)
-    reason = parse_request(await read_body(request, MAX_BODY_BYTES)).values.get("reason")
-    why = printable(str(reason.value), 500) if reason else "no reason given"
-    await verb(loss.hand_back, attempt.job, attempt.number, why)
+    given = parse_request(await read_body(request, MAX_BODY_BYTES)).values
+    why = printable(str(given["reason"].value), 500) if "reason" in given else "no reason given"
+    code = given["code"].value if "code" in given else ""
+    if not isinstance(code, str) or not CODE.fullmatch(code):
+        raise bad_request("`code` must be a word of at most 50 letters and `_`.")
+    await verb(loss.hand_back, attempt.job, attempt.number, why, code)
+    return answer({})
+
+
+async def alive(request: Request) -> Response:
+    if not await verb(workers.alive, _attempt(request)):
+        raise _not_current()
     return answer({})
 
 
@@ -86,4 +95,5 @@ ROUTES = [
     Route("/worker/{token}/started", started, methods=["POST"]),
     Route("/worker/{token}/uploads", open_uploads, methods=["POST"]),
     Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),
+    Route("/worker/{token}/alive", alive, methods=["POST"]),
 ]

@@ -11,30 +11,37 @@ from starlette.routing import Route
 from accounts import access
 from accounts.errors import Refused, bad_request
 from accounts.keys import GivenKey
-from jobs import history, lifecycle
+from jobs import catalogue, history, lifecycle
+from jobs import stream as streams
 from jobs.ids import JobId, parse_job_id, public_id
-from jobs.live import Hub, job_key
+from jobs.live import Hub, job_key, stream_key
 from jobs.states import State
 from jobs.wire.answers import answer, key_of
 from jobs.wire.bodies import parse_request, read_body
 from jobs.wire.call import verb
+from jobs.wire.gone import Gone, wait
 from jobs.wire.submission import Submission, parse_submission
 
 WAIT_MS = (1_000, 300_000)
 DEFAULT_WAIT_MS = 90_000
+STREAM_HOLD_S = 8.0  # RunPod's Python SDK waits 10 s
 
 
 async def run(request: Request) -> Response:
-    submission = await _submission(request, sync=False)
-    job = await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
+    job = await _created(request, sync=False)
     return answer({"id": public_id(job.uuid, job.sync), "status": State.IN_QUEUE.value})
 
 
 async def runsync(request: Request) -> Response:
-    submission = await _submission(request, sync=True)
+    job = await _created(request, sync=True)
     deadline = asyncio.get_running_loop().time() + _wait_ms(request) / 1000
-    job = await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
     return answer(await verb((await _ended(job, deadline)).json))
+
+
+async def _created(request: Request, *, sync: bool) -> JobId:
+    """The job, written. What it was made of is let go: thousands may wait for theirs."""
+    submission = await _submission(request, sync=sync)
+    return await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
 
 
 async def _ended(job: JobId, deadline: float) -> history.Snapshot:
@@ -55,6 +62,40 @@ async def status(request: Request) -> Response:
 
 def _status(key: GivenKey, endpoint: str, job: JobId) -> bytes:
     return history.status(key, endpoint, job).json()  # which may read the tenant's bucket
+
+
+async def status_sync(request: Request) -> Response:
+    """The job once it has ended, or as it is after `wait` ms: the JS SDK asks again at once."""
+    begun = asyncio.get_running_loop().time()
+    job = await _job_id(request, lifecycle.READ)
+    snapshot = await verb(history.status, key_of(request), _endpoint(request), job)
+    deadline = begun + _wait_ms(request) / 1000
+    return answer(await verb((snapshot if snapshot.ended else await _ended(job, deadline)).json))
+
+
+async def stream(request: Request) -> Response:
+    """The chunks that nobody has read yet, waiting up to STREAM_HOLD_S for one or for the end: the JS SDK asks again at
+    once. What a client that has hung up did not get stays in the stream."""
+    job = await _job_id(request, lifecycle.READ)
+    gone = Gone(request)
+    try:
+        piece = await _piece(request, job, gone)
+        if gone.yes:
+            await verb(streams.unread, job, piece)
+        return answer(piece.json)
+    finally:
+        gone.stop()
+
+
+async def _piece(request: Request, job: JobId, gone: Gone) -> streams.Piece:
+    """Register, read, wait (rules.md 13)."""
+    assert Hub.current is not None
+    deadline = asyncio.get_running_loop().time() + min(STREAM_HOLD_S, settings.POLL_HOLD_S)
+    async with Hub.current.waiting(job_key(job.uuid), stream_key(job.uuid)) as ticket:
+        while True:
+            piece = await verb(streams.read, key_of(request), _endpoint(request), job)
+            if piece.chunks or piece.ended or not await wait(ticket, gone, deadline):
+                return piece
 
 
 async def cancel(request: Request) -> Response:
@@ -93,16 +134,16 @@ async def _submission(request: Request, *, sync: bool) -> Submission:
         if sync:
             _wait_ms(request)
         if len(body) < LARGE_BYTES:
-            return _parse(body, sync)
+            return _parse(body, sync, _endpoint(request))
     except Refused:
         await _own_grant(request, lifecycle.RUN)
         raise
     await _own_grant(request, lifecycle.RUN)
-    return await verb(_parse, body, sync)
+    return await verb(_parse, body, sync, _endpoint(request))
 
 
-def _parse(body: bytes, sync: bool) -> Submission:
-    return parse_submission(parse_request(body), sync=sync)
+def _parse(body: bytes, sync: bool, endpoint: str) -> Submission:
+    return parse_submission(parse_request(body), sync=sync, judge=catalogue.judge(endpoint))
 
 
 async def _own_grant(request: Request, scope: str) -> None:
@@ -138,6 +179,8 @@ ROUTES = [
     Route("/{endpoint}/run", run, methods=["POST"]),
     Route("/{endpoint}/runsync", runsync, methods=["POST"]),
     Route("/{endpoint}/status/{job}", status, methods=["GET"]),
+    Route("/{endpoint}/status-sync/{job}", status_sync, methods=["GET"]),
+    Route("/{endpoint}/stream/{job}", stream, methods=["GET"]),
     Route("/{endpoint}/cancel/{job}", cancel, methods=["POST"]),
     Route("/{endpoint}/retry/{job}", retry, methods=["POST"]),
     Route("/{endpoint}/purge-queue", purge_queue, methods=["POST"]),

@@ -1,33 +1,40 @@
 """A client's request to run a job, parsed: RunPod's fields and the reference's (api-interactions.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from django.conf import settings
 
-from accounts.errors import bad_request
+from accounts.errors import Refused, bad_request
 from accounts.sealed import Sealed
+from jobs.graph.check import Graph
+from jobs.graph.faults import Verdict
 from jobs.wire.bodies import Part, Parts, kind, shown, split_object
 from storage.places import BucketRefused, request_bucket
-from worker.wire import HEARTH_FIELD, UrlRefused, check_url
+from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, name_fault, paths_fault
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 24 * 3600_000)
 TTL_MS = (10_000, 7 * 24 * 3600_000)
 DEFAULT_EXECUTION_TIMEOUT_MS, DEFAULT_TTL_MS = 600_000, 24 * 3600_000
 BUCKET_FIELDS = ("tobucket", "s3Config")
 
+Judge = Callable[[Graph, Collection[str]], Verdict | None]
+"""(workflow, names of the job's own files) → why the endpoint's workers would refuse it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
-    without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not."""
+    without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
+    if that is why."""
 
     sync: bool
     input: bytes
     workflow_input: bytes
     workflow_fault: str
+    verdict: Verdict | None
     webhook: str
     policy: bytes | None
     execution_timeout_ms: int
@@ -36,8 +43,15 @@ class Submission:
     request_bucket: Sealed | None
     raw_request_bucket: Sealed | None
 
+    def refusal(self) -> Refused:
+        """What dialects with a workflow answer to a fault."""
+        if self.verdict is None:
+            return bad_request(self.workflow_fault, "invalid_workflow")
+        error, nodes = self.verdict.told()
+        return Refused(400, "invalid_workflow", error, nodes=nodes)
 
-def parse_submission(parts: Parts, *, sync: bool) -> Submission:
+
+def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None) -> Submission:
     """Raises Refused(400) for what no dialect takes."""
     values = parts.values
     given = values.get("input")
@@ -46,11 +60,15 @@ def parse_submission(parts: Parts, *, sync: bool) -> Submission:
     policy = _policy(values.get("policy"))
     kept, own_bucket, bucket_fault = _cut_secrets(given)
     config = _config(values.get("s3Config"))
+    workflow, workflow_fault = _workflow(given.value)
+    fault = workflow_fault or bucket_fault
+    verdict = judge(workflow, set(file_names(given.value))) if judge and not fault else None
     return Submission(
         sync=sync,
         input=given.raw,
         workflow_input=kept,
-        workflow_fault=_workflow_fault(given.value) or bucket_fault,
+        workflow_fault="ComfyUI would refuse it." if verdict else fault,
+        verdict=verdict,
         webhook=_webhook(values.get("webhook")),
         policy=values["policy"].raw if "policy" in values else None,
         execution_timeout_ms=_bounded(policy, "executionTimeout", EXECUTION_TIMEOUT_MS, DEFAULT_EXECUTION_TIMEOUT_MS),
@@ -131,21 +149,21 @@ def _flag(policy: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def _workflow_fault(given: Any) -> str:
-    """Why dialects with a workflow refuse this input; "" if they take it."""
+def _workflow(given: Any) -> tuple[dict[str, Any], str]:
+    """The workflow of an input, which may be text; and why dialects with a workflow refuse it, "" if they take it."""
     if not isinstance(given, dict):
-        return f"`input` must be an object with a `workflow`, not {kind(given)}."
+        return {}, f"`input` must be an object with a `workflow`, not {kind(given)}."
     workflow = given.get("workflow")
     if isinstance(workflow, str):
         try:
             workflow = orjson.loads(workflow)
         except orjson.JSONDecodeError as error:
-            return f"`input.workflow` is a string that is not valid JSON: {error}."
+            return {}, f"`input.workflow` is a string that is not valid JSON: {error}."
     if workflow is None:
-        return "`input.workflow` is missing: the workflow in ComfyUI's API format."
+        return {}, "`input.workflow` is missing: the workflow in ComfyUI's API format."
     if not isinstance(workflow, dict):
-        return f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}."
-    return _graph_fault(workflow)
+        return {}, f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}."
+    return workflow, _graph_fault(workflow) or _names_fault(given, workflow)
 
 
 def _graph_fault(workflow: dict[str, Any]) -> str:
@@ -159,3 +177,13 @@ def _graph_fault(workflow: dict[str, Any]) -> str:
         if not isinstance(node.get("inputs"), dict):  # one that no output needs would stop ComfyUI for good
             return f"`input.workflow` node {shown(node_id)} has no `inputs` object; it may be empty."
     return ""
+
+
+def _names_fault(given: Mapping[str, Any], workflow: Mapping[str, Any]) -> str:
+    """A name that would lead to what is not this job's, on the disk of a ComfyUI that all tenants share."""
+    names = file_names(given)
+    for name in names:
+        if name and (fault := name_fault(name)):
+            return f"`input.files`: the name {shown(name)} {fault}."
+    fault = paths_fault(workflow, names)
+    return f"`input.workflow`: {fault}." if fault else ""

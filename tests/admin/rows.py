@@ -1,5 +1,6 @@
 """Rows of every kind that the admin shows, of one tenant, on endpoints of its own."""
 
+import gzip
 import secrets
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from django_q.signing import SignedPackage
 from accounts.models import Member, Tenant, User
 from accounts.sealed import Sealed
 from jobs.ids import JobId
-from jobs.models import Attempt, Endpoint, Grant, Job, Worker, WorkerKey
+from jobs.models import Attempt, Catalogue, Endpoint, Grant, Job, Worker, WorkerKey
 from jobs.states import State, end
 from storage.models import Asset, Blob, Bucket
 from tests.cast import new_client, new_place, unique
@@ -62,8 +63,10 @@ class Rows:
         endpoint = Endpoint.objects.create(name=unique(self.name), dialect="raw")
         Grant.all_tenants.create(tenant=self.tenant, endpoint=endpoint)
         self.keys.append(WorkerKey.issue(endpoint=self.place.endpoint, name=self.name)[1])
+        sha256, body = secrets.token_hex(32), gzip.compress(b'{"SaveImage": {}, "LoadImage": {}}')
+        catalogue = Catalogue.objects.create(endpoint=self.place.endpoint, sha256=sha256, body=body)
         self.worker = Worker.objects.create(
-            endpoint=self.place.endpoint, name=unique(self.name), take_at=timezone.now()
+            endpoint=self.place.endpoint, name=unique(self.name), take_at=timezone.now(), catalogue=catalogue
         )
 
     def submit(self, **fields: Any) -> JobId:

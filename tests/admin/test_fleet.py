@@ -1,5 +1,6 @@
 """Workers and tasks as the operator sees them."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -40,6 +41,16 @@ def test_a_worker_shows_the_attempts_it_holds(browser: Browser, rows: Rows) -> N
     assert f"{job}-e1" in page
     assert rows.job
     assert rows.job.public_id not in page
+
+
+def test_a_workers_node_catalogue_is_shown(browser: Browser, rows: Rows) -> None:
+    catalogue = rows.worker.catalogue
+    assert catalogue
+    assert catalogue.sha256[:12] in get(browser, page_url(rows.worker))
+    assert page_url(catalogue) in get(browser, f"{list_url(Worker)}?q={rows.worker.name}")
+    page = get(browser, page_url(catalogue))
+    assert catalogue.sha256 in page
+    assert re.search(r"node classes.*?>\s*2\s*<", page, re.DOTALL | re.IGNORECASE)
 
 
 def test_a_failed_task_says_why_and_can_be_submitted_again(browser: Browser, rows: Rows) -> None:

@@ -10,12 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from django_q.models import Failure, OrmQ, Success
 
 from accounts.models import Tenant, User
-from jobs.models import Endpoint, Job, Worker, WorkerKey
+from jobs.models import Catalogue, Endpoint, Job, Worker, WorkerKey
 from jobs.states import State, end, note
 from tests.admin.rows import MODELS, Rows, get, list_url, page_url
 from tests.cast import unique
 
-BY_NAME = (Tenant, User, Endpoint, WorkerKey, Worker, Failure, Success)
+BY_NAME = (Tenant, User, Endpoint, WorkerKey, Worker, Catalogue, Failure, Success)
 MOST_OF_A_LIST, MOST_OF_A_PAGE = 8, 16
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from hearth.local.instance import ROOT
 from tests.e2e.instance import Instance
+from tests.js import node
 from tests.local.running import environment
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
@@ -48,6 +49,18 @@ def test_the_readmes_commands_and_its_python_run(up: Instance, folder: Path) -> 
     (python,) = blocks("README.md", "python")
     assert "X-Amz-Signature" in run(folder, up, [".venv/bin/python", "-c", python])
     assert "RUNPOD_WEBHOOK_GET_JOB=" in run(folder, up, ["bash", "-c", env])
+
+
+def test_the_apis_javascript_runs(up: Instance, folder: Path) -> None:
+    node.install()
+    (folder / "node_modules").symlink_to(node.HERE / "node_modules")
+    run(folder, up, ["bash", "-c", ".venv/bin/python manage.py create_tenant js --json | tail -n 1 > acme.json"])
+    (javascript,) = blocks("docs/api.md", "js")
+    (folder / "example.mjs").write_text(javascript)
+    said = run(folder, up, [str(node.NODE / "bin" / "node"), "example.mjs"]).splitlines()
+    assert said[-2].startswith("COMPLETED http")
+    assert "X-Amz-Signature" in said[-2]
+    assert said[-1] == "COMPLETED"
 
 
 def test_the_operators_commands_run(up: Instance, folder: Path) -> None:

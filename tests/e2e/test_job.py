@@ -4,13 +4,17 @@ import asyncio
 import base64
 import hashlib
 import io
+import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from PIL import Image
 
+from tests import media
 from tests.e2e.instance import Instance, TenantClient, download, example, slow
+from tests.standin.pictures import tone
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,38 @@ def test_text_outputs_are_datas(acme: TenantClient) -> None:
     assert found["output"]["datas"]["2"]["text"] == ["hello world"]
 
 
+def outputs(acme: TenantClient, name: str, files: dict[str, str] | None = None) -> list[tuple[dict[str, Any], bytes]]:
+    """Each asset of an example's job, with the bytes that its URL gives."""
+    found = acme.call("POST", "runsync", {"input": {"workflow": example(name), "files": files or {}}}, timeout=60)
+    assert found["status"] == "COMPLETED", found
+    assets, urls = found["output"]["assets"], found["output"]["files"]
+    return [(asset, download(url)) for asset, url in zip(assets, urls, strict=True)]
+
+
+def test_sound_comes_back_from_s3_as_it_was_made(acme: TenantClient) -> None:
+    files = {"tone.wav": base64.b64encode(tone(0.5, 16000)).decode()}
+    [(asset, content)] = outputs(acme, "audio_load", files)
+    heard = media.sound(content)
+    assert (asset["kind"], asset["content_type"], asset["subfolder"]) == ("audio", "audio/flac", "rec")
+    assert (heard.codec, heard.rate, heard.channels, heard.seconds) == ("flac", 16000, 1, 0.5)
+    assert media.sound(outputs(acme, "audio_mp3")[0][1]).rate == 44100
+
+
+@pytest.mark.parametrize(("name", "codec"), [("video_audio_mp4", "h264"), ("webm", "vp9")])
+def test_films_come_back_from_s3_as_they_were_made(acme: TenantClient, name: str, codec: str) -> None:
+    [(asset, content)] = outputs(acme, name)
+    seen = media.film(content)
+    assert (seen.codec, seen.size, seen.frames, seen.fps) == (codec, (64, 64), 8, 8)
+    assert (seen.sound is not None) == (name == "video_audio_mp4")
+    assert (asset["kind"], asset["bytes"]) == ("video", len(content))
+
+
+def test_latents_and_moving_pictures_come_back_from_s3(acme: TenantClient) -> None:
+    [(asset, content)] = outputs(acme, "latent_save")
+    assert (asset["kind"], media.latent(content)[0]) == ("latent", [1, 4, 8, 8])
+    assert media.picture(outputs(acme, "anim_webp")[0][1]).form == "WEBP"
+
+
 def test_tobase64_returns_the_files_in_the_answer(acme: TenantClient) -> None:
     found = acme.call("POST", "runsync", {"input": {"workflow": example("img_chain"), "tobase64": True}})
     body = base64.b64decode(found["output"]["files"][0])
@@ -90,19 +126,34 @@ def test_tobase64_returns_the_files_in_the_answer(acme: TenantClient) -> None:
 
 
 def test_a_workflow_as_json_text_runs(acme: TenantClient) -> None:
-    import json
-
     found = acme.call("POST", "runsync", {"input": {"workflow": json.dumps(example("img_chain"))}})
     assert found["status"] == "COMPLETED"
 
 
-def test_what_comfyui_rejects_fails_with_its_node_class_and_message(acme: TenantClient) -> None:
+def test_a_wrong_workflow_is_refused_before_the_queue(acme: TenantClient, sdk: Any) -> None:
     graph = example("img_chain")
     graph["2"]["inputs"]["width"] = -5
-    found = acme.call("POST", "runsync", {"input": {"workflow": graph}})
+    with pytest.raises(HTTPError) as refused:
+        acme.run(graph)
+    body = json.load(refused.value)
+    assert (refused.value.code, body["code"]) == (400, "invalid_workflow")
+    assert body["nodes"]["2"][0] | {"message": ""} == {
+        "class_type": "ImageScale",
+        "type": "value_smaller_than_min",
+        "input": "width",
+        "given": -5,
+        "message": "",
+    }
+    sdk.api_key = acme.api_key
+    with pytest.raises(Exception, match="400"):
+        sdk.Endpoint(acme.endpoint).run({"workflow": graph})
+
+
+def test_what_only_comfyui_can_reject_fails_with_its_node_class_and_message(acme: TenantClient) -> None:
+    found = acme.call("POST", "runsync", {"input": {"workflow": example("load_image")}})
     assert found["status"] == "FAILED"
-    assert "2" in found["error"]
-    assert "ImageScale" in found["error"]
+    assert "Node 1 (LoadImage)" in found["error"]
+    assert found["output"]["nodes"]["1"][0]["type"] == "custom_validation_failed"
     assert found["output"]["error"] == found["error"]
 
 

@@ -1,4 +1,6 @@
-"""What a test's stock worker runs: `python stock_handler.py async|sync <concurrency> <folder for marks>`.
+"""What a test's stock worker runs: `python stock_handler.py <kind> <concurrency> <folder for marks>`.
+
+Kinds: async, sync; and generators: yields, async-yields, yields-all (which returns the aggregate too).
 
 A job's input says what to do: {"do": …, "only": <attempt number, others just return>, …}. On its own machine this
 would be a customer's handler: it knows nothing of Hearth.
@@ -8,6 +10,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +69,39 @@ def sync_handler(job: dict[str, Any]) -> Any:
     return result(job)
 
 
+def chunks(job: dict[str, Any]) -> list[Any]:
+    """What the job yields before it does what it is to do."""
+    return list(job["input"].get("chunks", []))
+
+
+def yields(job: dict[str, Any]) -> Iterator[Any]:
+    mark("began", job)
+    yield from chunks(job)
+    time.sleep(seconds(job))
+    result(job)
+
+
+async def async_yields(job: dict[str, Any]) -> AsyncIterator[Any]:
+    mark("began", job)
+    for chunk in chunks(job):
+        yield chunk
+    try:
+        await asyncio.sleep(seconds(job))
+    except asyncio.CancelledError:
+        mark("stopped", job)
+        raise
+    result(job)
+
+
+HANDLERS = {
+    "async": async_handler,
+    "sync": sync_handler,
+    "yields": yields,
+    "yields-all": yields,
+    "async-yields": async_yields,
+}
+
 if __name__ == "__main__":
-    handler = async_handler if KIND == "async" else sync_handler
     sys.argv = sys.argv[:1]  # the SDK reads the rest
-    runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _: CONCURRENCY})
+    config = {"handler": HANDLERS[KIND], "concurrency_modifier": lambda _: CONCURRENCY}
+    runpod.serverless.start(config | {"return_aggregate_stream": KIND == "yields-all"})

@@ -65,6 +65,19 @@ def test_an_error_beside_an_output_fails_the_job_and_keeps_both(worker: WireWork
     assert (ended["status"], ended["output"], ended["error"]) == ("FAILED", {"x": 1}, "bad")
 
 
+def test_an_output_with_a_status_of_its_own_is_a_result(worker: WireWorker, acme: Client) -> None:
+    ended = ends(worker, acme, b'{"output": {"status": "IN_PROGRESS", "n": 1}}')
+    assert (ended["status"], ended["output"]) == ("COMPLETED", {"status": "IN_PROGRESS", "n": 1})
+
+
+def test_the_urls_id_counts_whatever_the_header_says(worker: WireWorker, acme: Client) -> None:
+    """X-Request-ID is of the SDK's shared session: with two jobs at once it may name the other one."""
+    other, attempt = handed(worker, acme)
+    job, mine = handed(worker, acme)
+    worker.post(mine, b'{"output": "mine"}', **{"X-Request-ID": attempt})
+    assert (row(job).state, row(other).state) == ("COMPLETED", "IN_PROGRESS")
+
+
 def test_nan_and_infinity_become_null_with_a_note(worker: WireWorker, acme: Client) -> None:
     job, attempt = handed(worker, acme)
     worker.post(attempt, b'{"output": {"n": NaN, "list": [Infinity, -Infinity, 1]}}')

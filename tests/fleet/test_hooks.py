@@ -1,4 +1,4 @@
-"""/hooks/worker/<token>/started, uploads, hand-back (rules 4, 12): the right of one attempt, and of nothing else."""
+"""/hooks/worker/<token>/… (rules 4, 12): the right of one attempt, and of nothing else."""
 
 import time
 from datetime import timedelta
@@ -15,7 +15,12 @@ from tests.cast import Client, kinds, row
 from tests.fleet.hooks import Running, file
 from tests.fleet.wire import WireWorker, aside, call, public, status
 
-ALL: list[tuple[str, dict[str, Any]]] = [("started", {}), ("uploads", {"files": [file()]}), ("hand-back", {})]
+ALL: list[tuple[str, dict[str, Any]]] = [
+    ("started", {}),
+    ("uploads", {"files": [file()]}),
+    ("alive", {}),
+    ("hand-back", {}),
+]
 
 
 def untouched(job: Running) -> bool:
@@ -47,7 +52,7 @@ def test_the_time_out_counts_from_the_start(running: Running) -> None:
 
 def test_after_a_cancel_all_but_a_hand_back_is_refused(running: Running) -> None:
     running.client.cancel(running.job)
-    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 200]
+    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 409, 200]
     refused = running.ask("started").json
     assert (refused["code"], "do not run it" in refused["error"]) == ("not_current", True)
     assert (row(running.job).state, running.blobs()) == ("CANCELLED", [])
@@ -56,7 +61,7 @@ def test_after_a_cancel_all_but_a_hand_back_is_refused(running: Running) -> None
 def test_an_attempt_that_was_lost_has_no_rights_left(running: Running) -> None:
     lose(running.job.uuid, 1, "test")
     second = Running(running.client, running.job, WireWorker(running.worker.url, running.client.place, "w2"))
-    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 200]
+    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 409, 200]
     assert (second.attempt, second.ask("started").status) == (f"{public(running.job)}-a2", 200)
     assert kinds(running.job) == ["created", "handed", "lost", "handed", "started"]
 
@@ -64,7 +69,7 @@ def test_an_attempt_that_was_lost_has_no_rights_left(running: Running) -> None:
 def test_a_result_ends_the_rights_of_its_attempt(running: Running) -> None:
     running.ask("started")
     running.done(files=[])
-    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 200]
+    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 409, 200]
     assert row(running.job).state == "COMPLETED"
 
 
@@ -80,7 +85,7 @@ def test_a_token_that_is_none_is_404_and_teaches_nothing(running: Running) -> No
 def test_an_expired_token_is_404(running: Running) -> None:
     with mock.patch("django.core.signing.time.time", return_value=time.time() - TOKEN_LIFE_S - 60):
         old = worker_token(running.job.uuid, 1)
-    assert [running.ask(what, body, old).status for what, body in ALL] == [404, 404, 404]
+    assert [running.ask(what, body, old).status for what, body in ALL] == [404, 404, 404, 404]
     assert untouched(running)
 
 
@@ -94,7 +99,7 @@ def test_a_token_of_another_use_is_404(running: Running) -> None:
 
 def test_a_token_of_a_job_that_is_not_there_changes_nothing(running: Running) -> None:
     stranger = worker_token(uuid4(), 1)
-    assert [running.ask(what, body, stranger).status for what, body in ALL] == [409, 409, 200]
+    assert [running.ask(what, body, stranger).status for what, body in ALL] == [409, 409, 409, 200]
     assert running.ask("started", token=worker_token(running.job.uuid, 2)).status == 409
     assert untouched(running)
 
@@ -175,3 +180,28 @@ def test_a_hand_back_of_a_job_that_had_started_counts_as_a_loss(running: Running
     assert sql.one("SELECT text FROM jobs_event WHERE kind = 'handed_back' AND job_id = %s", [running.job.uuid]) == (
         "the GPU is gone",
     )
+
+
+def test_a_worker_that_shuts_down_says_that_it_still_runs_the_job(running: Running) -> None:
+    running.ask("started")
+    assert (running.ask("alive").status, running.ask("alive").json) == (200, {})
+    assert kinds(running.job) == ["created", "handed", "started"]
+
+
+@pytest.mark.parametrize("code", [7, None, "two words", "x" * 51, "ü"], ids=repr)
+def test_a_code_that_is_no_word_is_refused(running: Running, code: Any) -> None:
+    answer = running.ask("hand-back", {"reason": "r", "code": code})
+    assert (answer.status, answer.json["code"]) == (400, "bad_request")
+    assert untouched(running)
+
+
+def test_a_job_that_is_given_back_each_time_ends_with_the_workers_error_and_code(running: Running) -> None:
+    for _ in range(3):
+        running.ask("started")
+        running.ask("hand-back", {"reason": "ComfyUI crashed", "code": "comfyui_crashed"})
+        found = status(running.worker.url, running.client, running.job)
+        if found["status"] == "IN_QUEUE":
+            running = Running(running.client, running.job, running.worker)
+    assert found["status"] == "FAILED"
+    assert "ComfyUI crashed" in found["error"]
+    assert found["output"] == {"error": found["error"], "code": "comfyui_crashed"}

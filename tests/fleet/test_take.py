@@ -12,7 +12,7 @@ from jobs.ids import AttemptId, parse_attempt_id
 from jobs.loss import lose
 from tests.cast import WORKFLOW, Client, Place, kinds, new_client
 from tests.fleet.conftest import HOLD_S
-from tests.fleet.wire import Answer, WireWorker, call, public, run
+from tests.fleet.wire import Answer, WireWorker, aside, call, public, run
 
 WAKE_S = 0.2
 
@@ -28,7 +28,9 @@ def test_a_job_is_one_object_with_its_id_and_its_input(worker: WireWorker, acme:
     assert answer.json == {"id": public(job), "input": {"prompt": "é漢", "n": None}}
 
 
-@pytest.mark.parametrize("given", [b'"text"', b"7", b"false", b"[]", b"{}", b'{"n": 1.10, "big": 9007199254740993 }'])
+@pytest.mark.parametrize(
+    "given", [b'"text"', b"null", b"7", b"false", b"[]", b"{}", b'{"n": 1.10, "big": 9007199254740993 }']
+)
 def test_any_input_reaches_the_worker_in_the_bytes_that_came(
     worker: WireWorker, acme: Client, quick: str, given: bytes
 ) -> None:
@@ -169,10 +171,13 @@ def test_a_worker_that_says_it_has_nothing_loses_what_it_was_handed(worker: Wire
     assert kinds(job) == ["created", "handed", "lost", "handed"]
 
 
-def test_a_name_that_no_worker_can_have_is_refused(quick: str, place: Place) -> None:
-    for name in ("w" * 201, "a%00b"):
-        answer = WireWorker(quick, place, name).take()
-        assert (answer.status, answer.json["code"]) == (400, "bad_request"), name
+def test_a_poll_by_a_name_that_no_worker_can_have_is_refused_slowly(quick: str, place: Place) -> None:
+    """The SDK polls again at once on 400."""
+    workers = [WireWorker(quick, place, name) for name in ("w" * 201, "a%00b", "a%0Ab", "%20%7F")]
+    for poll in [aside(ask) for worker in workers for ask in (worker.take, worker.stop)]:
+        answer = poll.result()
+        assert (answer.status, answer.json["code"]) == (400, "bad_request")
+        assert answer.seconds > 1.9
 
 
 def test_other_methods_and_routes_answer_in_the_one_shape_of_errors(worker: WireWorker) -> None:

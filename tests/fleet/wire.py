@@ -122,6 +122,14 @@ class WireWorker:
     def done(self, attempt: str, **fields: Any) -> Answer:
         return self.post(attempt, orjson.dumps(fields))
 
+    def post_chunk(self, attempt: str, body: bytes) -> Answer:
+        """job-stream with these very bytes, and with the headers that the SDK sends."""
+        url = self.path(f"job-stream/{self.name}/{attempt}", isStream="false")
+        return call("POST", url, body, self.headers | {"Content-Type": FORM, "charset": "utf-8"})
+
+    def chunk(self, attempt: str, output: Any) -> Answer:
+        return self.post_chunk(attempt, orjson.dumps({"output": output}))
+
     def waiting_socket(self, what: str = "job-take") -> socket.socket:
         """A poll sent by hand, whose socket the test may close."""
         parts = urlsplit(self.path(f"{what}/{self.name}", job_in_progress=1))
@@ -151,11 +159,16 @@ def public(job: JobId) -> str:
     return public_id(job.uuid, job.sync)
 
 
-def status(url: str, client: Client, job: JobId) -> Any:
+def status(url: str, client: Client, job: JobId, what: str = "status") -> Any:
     """The job as its client sees it."""
-    answer = call("GET", f"{url}/v2/{client.place.name}/status/{public(job)}", headers=client.headers)
+    answer = call("GET", f"{url}/v2/{client.place.name}/{what}/{public(job)}", headers=client.headers)
     assert answer.status == 200, answer
     return answer.json
+
+
+def chunks(url: str, client: Client, job: JobId) -> list[Any]:
+    """What one read of the job's stream gives."""
+    return [chunk["output"] for chunk in status(url, client, job, "stream")["stream"]]
 
 
 def run(url: str, client: Client, given: Any, **fields: Any) -> str:

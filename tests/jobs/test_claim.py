@@ -9,7 +9,7 @@ from django.db import connection
 from jobs import news
 from jobs.models import Attempt, Job
 from jobs.queue import Holder, claim
-from tests.cast import Client, Place, attempt_of, attempt_row, kinds, new_client, row
+from tests.cast import Client, Place, attempt_of, attempt_row, kinds, new_client, new_place, row
 
 HOLDER = Holder(name="h")
 
@@ -45,8 +45,6 @@ def test_weights_share_the_workers(place: Place) -> None:
 
 
 def test_a_job_of_another_endpoint_is_not_taken(acme: Client) -> None:
-    from tests.cast import new_place
-
     acme.submit()
     assert claim(new_place().endpoint.pk, HOLDER, 1).jobs == []
 
@@ -121,6 +119,19 @@ def test_our_worker_is_handed_one_job_ahead_and_no_more(own_place: Place) -> Non
     assert news.started(attempt_of(first))
     assert len(worker.take(n=16)) == 1
     assert worker.take(n=16) == []
+
+
+def test_with_no_job_ahead_our_worker_is_handed_the_next_when_it_has_let_go_of_the_last() -> None:
+    own_place = new_place("hearth", prefetch=0)
+    client = new_client(own_place)
+    for _ in range(4):
+        client.submit()
+    worker = own_place.worker()
+    (first,) = worker.take(n=16)
+    assert news.started(attempt_of(first))
+    assert worker.take(n=16) == []
+    assert news.done(own_place.endpoint.pk, worker.name, attempt_of(first), news.Done(output=b"{}"))
+    assert len(worker.take(n=16)) == 1
 
 
 def test_a_stock_worker_keeps_its_own_count(acme: Client) -> None:

@@ -73,9 +73,16 @@ def test_worker_env_makes_a_key_that_opens_the_endpoint(acme: Client) -> None:
     assert f"/v2/{acme.place.name}/job-take/$ID?" in env["RUNPOD_WEBHOOK_GET_JOB"]
     assert int(env["RUNPOD_PING_INTERVAL"]) >= 1000
     assert all("?" in env[name] for name in env if name.startswith("RUNPOD_WEBHOOK"))
+    assert env["RUNPOD_POD_ID"], "the SDK sends no pings without"
+    switches = ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "RUNPOD_SKIP_GPU_CHECK", "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS")
+    assert {env[name] for name in switches} == {"true"}
     assert WorkerKey.objects.filter(
         endpoint=acme.place.endpoint, prefix=env["RUNPOD_AI_API_KEY"].split("_")[1]
     ).exists()
+
+
+def test_worker_env_says_that_comfyui_dir_lets_the_worker_delete(acme: Client) -> None:
+    assert said("worker_env", acme.place.name)[-1].startswith("# COMFYUI_DIR=")
 
 
 def test_the_sweeper_sweeps_once() -> None:

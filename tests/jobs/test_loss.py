@@ -227,6 +227,28 @@ def test_a_handed_back_job_goes_to_the_next_worker(own_place: Place) -> None:
     assert own_place.worker("w2").take_one().job == claimed.job
 
 
+def test_a_worker_that_shuts_down_keeps_its_job_by_saying_that_it_is_alive(own_place: Place) -> None:
+    """Its polls and pings have ended."""
+    new_client(own_place).submit()
+    worker = own_place.worker()
+    claimed = worker.take_one()
+    news.started(attempt_of(claimed))
+    workers.hang_up(worker.poll())
+    age(claimed, 26)
+    assert workers.alive(attempt_of(claimed))
+    assert not lost(claimed)
+    age(claimed, 26)
+    assert lost(claimed)
+
+
+def test_an_attempt_that_has_ended_is_not_kept_alive(own_place: Place) -> None:
+    client = new_client(own_place)
+    job = client.submit()
+    claimed = own_place.worker().take_one()
+    client.cancel(job)
+    assert not workers.alive(attempt_of(claimed))
+
+
 def test_an_idle_worker_that_never_starts_what_it_holds_loses_it(own_place: Place) -> None:
     new_client(own_place).submit()
     worker = own_place.worker()

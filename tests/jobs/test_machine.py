@@ -1,6 +1,8 @@
-"""Any order of what clients, workers and the sweeper do leaves every job in a legal state with a true history."""
+"""Any order of what clients, workers, the sweeper and time do leaves every job in a legal state with a true history."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,20 +18,31 @@ from hypothesis.stateful import (
 
 from accounts import sql
 from accounts.errors import Refused
-from jobs import lifecycle, news
+from accounts.models import uuid7
+from jobs import history, lifecycle, news, uploads, workers
 from jobs.ids import JobId
 from jobs.loss import hand_back, lose, undo
 from jobs.models import Attempt, Event, Job
 from jobs.news import Done
 from jobs.queue import Claimed
 from jobs.states import FINAL
-from jobs.sweep import time_out_overdue
-from tests.cast import Client, attempt_of, new_client, new_place
+from jobs.sweep import STEPS, sweep
+from storage.models import Blob
+from tests.cast import Client, FakeWorker, attempt_of, attempt_row, new_client, new_place
+from tests.chaos.checks import MAX_ATTEMPTS, Case, Run, attempts_and_events_agree, moved_legally, not_tried_for_ever
+from tests.chaos.history import Story
+from worker.wire import Upload
 
 ENDS = {"completed", "failed", "cancelled", "timed_out"}
 OPENS = {"created", "retried"}
 RESULTS = {"ok": Done(output=b"1", output_value=1), "error": Done(error=b'"boom"', error_value="boom")}
+FILE = Upload(name="a.png", bytes=3, sha256="0" * 64, content_type="image/png", node="1", kind="image")
+POLICY = {"ttl": 10_000, "executionTimeout": 5_000}
 WORKERS = st.sampled_from(["w1", "w2"])
+TIMES = {"jobs_job": ("deadline_at", "queued_at", "started_at"), "jobs_worker": ("take_at", "stop_at", "ping_at")}
+TIMES["jobs_attempt"] = ("handed_at", "confirmed_at", "named_at", "started_at", "ended_at", "stop_sent_at")
+WEB = uuid7()
+ALL_SILENT_S = 1000  # more than any lease and START_S
 
 
 class Jobs(RuleBasedStateMachine):
@@ -41,70 +54,206 @@ class Jobs(RuleBasedStateMachine):
         self.cap = cap
         self.jobs: list[JobId] = []
         self.handed: list[tuple[str, Claimed]] = []
+        self.slots: dict[tuple[UUID, int], str] = {}  # key of the file of each attempt that opened an upload
+        self.ended: dict[UUID, str] = {}  # jobs that were seen to have ended
 
-    @rule(low=st.booleans())
-    def submit(self, low: bool) -> None:
-        self.jobs.append(self.client.submit(policy={"lowPriority": low}))
+    def worker(self, name: str) -> FakeWorker:
+        return self.client.place.worker(name)
 
-    @rule(worker=WORKERS, n=st.integers(1, 3))
-    def take(self, worker: str, n: int) -> None:
-        self.handed += [(worker, job) for job in self.client.place.worker(worker).take(n)]
+    def draw(self, data: st.DataObject) -> tuple[str, Claimed]:
+        """One that is open, or any that there ever was."""
+        still = [held for held in self.handed if self.is_open(held[1])] if data.draw(st.booleans()) else []
+        chosen: tuple[str, Claimed] = data.draw(st.sampled_from(still or self.handed))
+        return chosen
 
-    @precondition(lambda self: self.handed)
-    @rule(data=st.data(), result=st.sampled_from(sorted(RESULTS)), stranger=st.booleans())
-    def report(self, data: st.DataObject, result: str, stranger: bool) -> None:
-        worker, claimed = data.draw(st.sampled_from(self.handed))
-        name = "stranger" if stranger else worker
-        news.done(self.client.place.endpoint.pk, name, attempt_of(claimed), RESULTS[result])
+    # what clients do
 
-    @precondition(lambda self: self.handed)
-    @rule(data=st.data(), how=st.sampled_from([lambda *a: lose(*a, "test"), lambda *a: hand_back(*a, "test"), undo]))
-    def give_up(self, data: st.DataObject, how: Any) -> None:
-        _, claimed = data.draw(st.sampled_from(self.handed))
-        how(claimed.job, claimed.number)
-
-    @precondition(lambda self: self.handed)
-    @rule(data=st.data())
-    def start(self, data: st.DataObject) -> None:
-        news.started(attempt_of(data.draw(st.sampled_from(self.handed))[1]))
+    @rule(low=st.booleans(), hurried=st.booleans())
+    def submit(self, low: bool, hurried: bool) -> None:
+        self.jobs.append(self.client.submit(policy={"lowPriority": low, **(POLICY if hurried else {})}))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), verb=st.sampled_from(["cancel", "retry"]))
     def ask(self, data: st.DataObject, verb: str) -> None:
         job = data.draw(st.sampled_from(self.jobs))
         before = Job.all_tenants.get(pk=job.uuid).state
-        if verb == "cancel" or before in ("FAILED", "TIMED_OUT"):
-            getattr(self.client, verb)(job)
+        if verb == "cancel":
+            assert self.client.cancel(job) == (before if before in FINAL else "CANCELLED")
+        elif before in ("FAILED", "TIMED_OUT"):
+            self.ended.pop(job.uuid)
+            self.client.retry(job)
         else:
             with pytest.raises(Refused):
                 self.client.retry(job)
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def run_out_of_time(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.jobs))
-        sql.run("UPDATE jobs_job SET deadline_at = deadline_at - interval '30 days' WHERE id = %s", [job.uuid])
-        time_out_overdue()
 
     @rule()
     def purge(self) -> None:
         lifecycle.purge(self.client.key, self.client.place.name)
 
+    # what workers do
+
+    @rule(worker=WORKERS, n=st.integers(1, 3), idle=st.booleans())
+    def take(self, worker: str, n: int, idle: bool) -> None:
+        self.hand(worker, self.worker(worker).take(n, idle=idle))
+
+    def hand(self, worker: str, claimed: list[Claimed]) -> None:
+        """Each worker opens an upload at once."""
+        self.handed += [(worker, job) for job in claimed]
+        for job in claimed:
+            (slot,) = uploads.slots(attempt_of(job), [FILE]) or ()
+            self.slots[job.job, job.number] = slot.key
+
+    @rule(worker=WORKERS, times=st.integers(1, 7))
+    def crash(self, worker: str, times: int) -> None:
+        """A job on which its worker crashes, again and again; it goes to the head of the queue each time."""
+        for _ in range(times):
+            claimed = self.worker(worker).take(1)
+            self.hand(worker, claimed)
+            for job in claimed:
+                news.started(attempt_of(job))
+                assert lose(job.job, job.number, "its worker crashed")
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        _, claimed = self.draw(data)
+        runs = self.is_open(claimed)
+        assert news.started(attempt_of(claimed)) == runs, "a worker runs what is its own, and nothing else"
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data(), fraction=st.floats(0, 1))
+    def progress(self, data: st.DataObject, fraction: float) -> None:
+        worker, claimed = self.draw(data)
+        value = {"fraction": fraction}
+        news.progress(self.client.place.endpoint.pk, worker, attempt_of(claimed), b"{}", value)
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data())
+    def open_upload(self, data: st.DataObject) -> None:
+        _, claimed = self.draw(data)
+        slots = uploads.slots(attempt_of(claimed), [FILE])
+        assert (slots is not None) == self.is_open(claimed)
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data(), result=st.sampled_from(["files", "files", *RESULTS]))
+    def report(self, data: st.DataObject, result: str) -> None:
+        worker, claimed = self.draw(data)
+        counts = self.is_open(claimed)
+        done = self.with_files(data, claimed) if result == "files" else RESULTS[result]
+        assert news.done(self.client.place.endpoint.pk, worker, attempt_of(claimed), done) == counts
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data())
+    def a_stranger_reports(self, data: st.DataObject) -> None:
+        _, claimed = self.draw(data)
+        assert not news.done(self.client.place.endpoint.pk, "stranger", attempt_of(claimed), RESULTS["ok"])
+
+    def with_files(self, data: st.DataObject, claimed: Claimed) -> Done:
+        """A result that names the files of all attempts of its job and one of any job, as of a confused worker."""
+        own = [key for (job, _), key in self.slots.items() if job == claimed.job]
+        keys = [*own, data.draw(st.sampled_from([*self.slots.values()]))]
+        value = {"files": keys, "datas": {}, "assets": [{"key": key, "name": "a.png"} for key in keys]}
+        return Done(output=b"{}", output_value=value)
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data(), how=st.sampled_from([lambda *a: lose(*a, "test"), lambda *a: hand_back(*a, "test"), undo]))
+    def give_up(self, data: st.DataObject, how: Any) -> None:
+        _, claimed = self.draw(data)
+        was_open = self.is_open(claimed)
+        assert how(claimed.job, claimed.number) == was_open
+
+    @rule(worker=WORKERS, data=st.data())
+    def ping(self, worker: str, data: st.DataObject) -> None:
+        """It names any of what it was ever handed."""
+        own = [claimed for name, claimed in self.handed if name == worker]
+        chosen = data.draw(st.lists(st.sampled_from(own), max_size=3)) if own else []
+        self.worker(worker).ping(*chosen)
+
+    @rule(worker=WORKERS)
+    def ask_what_to_stop(self, worker: str) -> None:
+        for attempt in self.worker(worker).stops():
+            told = Attempt.objects.get(job_id=attempt.job, number=attempt.number)
+            assert (told.worker_name, told.ended_at is None) == (worker, False)
+
+    @rule(worker=WORKERS)
+    def hang_up(self, worker: str) -> None:
+        workers.hang_up(self.worker(worker).poll())
+
+    @rule(worker=WORKERS)
+    def fall_ill(self, worker: str) -> None:
+        workers.unhealthy(self.client.place.key, self.client.place.name, worker, "no GPU")
+        assert not Attempt.objects.filter(grant=self.client.grant, worker_name=worker, released_at=None).exists()
+
+    # what time does
+
+    @rule(seconds=st.sampled_from([3, 6, 20, 30, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.pass_time(seconds)
+        for _ in range(2):  # what the first one puts back into the queue may have waited too long already
+            sweep(STEPS)
+        for job in Job.all_tenants.filter(grant=self.client.grant).exclude(state__in=FINAL):
+            assert sql.one("SELECT coalesce(%s > clock_timestamp(), true)", [job.deadline_at])[0], "it is overdue"
+
+    def pass_time(self, seconds: int) -> None:
+        """Moves all times of this endpoint into the past. A web process has listened for longer than that."""
+        history.beat(WEB)
+        sql.run("UPDATE jobs_webprocess SET up_since = seen_at - interval '1 hour' WHERE id = %s", [WEB])
+        for table, columns in TIMES.items():
+            sets = ", ".join(f"{column} = {column} - %(s)s * interval '1 s'" for column in columns)
+            given = {"s": seconds, "endpoint": self.client.place.endpoint.pk}
+            sql.run(f"UPDATE {table} SET {sets} WHERE endpoint_id = %(endpoint)s", given)
+
+    def teardown(self) -> None:
+        """Workers that fall silent lose what they hold, and what is queued can be cancelled: nothing is stuck."""
+        if not hasattr(self, "client"):
+            return
+        self.pass_time(ALL_SILENT_S)
+        for _ in range(20):  # batches
+            if not sweep(STEPS)["lose_silent"]:
+                break
+        assert not Attempt.objects.filter(grant=self.client.grant, released_at=None).exists()
+        self.purge()
+        assert not Job.all_tenants.filter(grant=self.client.grant).exclude(state__in=FINAL).exists()
+        self.every_job_tells_the_truth()
+
+    # what holds at all times
+
+    def is_open(self, claimed: Claimed) -> bool:
+        return attempt_row(claimed).ended_at is None
+
     @invariant()
     def every_job_tells_the_truth(self) -> None:
-        if not hasattr(self, "jobs"):
-            return
-        for job in Job.all_tenants.filter(grant=self.client.grant):
-            attempts = list(Attempt.objects.filter(job=job).order_by("number"))
-            kinds = list(Event.objects.filter(job=job).values_list("kind", flat=True))
+        for story in self.stories():
+            kinds = [event.kind for event in story.events]
             ends, opens = [k for k in kinds if k in ENDS], [k for k in kinds if k in OPENS]
-            assert len(ends) == len(opens) - (job.state not in FINAL), "it ends once for each time it was queued"
-            if job.state in FINAL:
-                assert ends[-1] == job.state.lower()
-            assert [a.number for a in attempts] == list(range(1, job.attempt + 1))
-            assert kinds.count("handed") == len(attempts)
-            still_open = [a.number for a in attempts if a.ended_at is None]
-            assert still_open == ([job.attempt] if job.state == "IN_PROGRESS" else [])
+            assert len(ends) == len(opens) - (story.job.state not in FINAL), "it ends once for each time it was queued"
+            assert [a.number for a in story.attempts] == list(range(1, story.job.attempt + 1))
+            still_open = [a.number for a in story.attempts if a.ended_at is None]
+            assert still_open == ([story.job.attempt] if story.job.state == "IN_PROGRESS" else [])
+            assert story.job.losses < MAX_ATTEMPTS or story.job.state == "FAILED"
+            assert complaints(story) == []
+            self.its_end_stays(story)
+            only_the_deciders_file_is_kept(story)
+
+    def stories(self) -> Iterable[Story]:
+        """Rows of the ORM have the fields of what `make chaos` reads."""
+        if not hasattr(self, "client"):
+            return []
+        found = {job.pk: Story(job=job) for job in Job.all_tenants.filter(grant=self.client.grant)}
+        for attempt in Attempt.objects.filter(job__in=found).order_by("number"):
+            found[attempt.job_id].attempts.append(attempt)
+        for event in Event.objects.filter(job__in=found).order_by("id"):
+            found[event.job_id].events.append(event)
+        for blob in Blob.all_tenants.filter(job_id__in=found):
+            found[blob.job_id].blobs.append(blob)
+        return found.values()
+
+    def its_end_stays(self, story: Story) -> None:
+        """Unless its client asks for it again."""
+        if story.job.state in FINAL:
+            assert self.ended.setdefault(story.job.id, story.job.state) == story.job.state
+        else:
+            assert story.job.id not in self.ended
 
     @invariant()
     def the_cap_holds(self) -> None:
@@ -113,15 +262,37 @@ class Jobs(RuleBasedStateMachine):
             assert running <= self.cap
 
 
+def complaints(story: Story) -> list[str]:
+    """What `make chaos` would find."""
+    checks = (moved_legally, attempts_and_events_agree, not_tried_for_ever)
+    case, run = Case(None, story, None), Run([], [], [])
+    return [text for check in checks for text in check(case, run)]
+
+
+def only_the_deciders_file_is_kept(story: Story) -> None:
+    decided = {attempt.number for attempt in story.attempts if attempt.outcome in ("completed", "failed")}
+    assert {blob.attempt for blob in story.blobs if blob.state == "kept"} <= decided
+
+
 class OwnJobs(Jobs):
     """The same on an endpoint of dialect hearth, where jobs start after their hand-over."""
 
     dialect = "hearth"
 
 
+@pytest.fixture
+def web() -> Iterator[None]:
+    yield
+    sql.run("DELETE FROM jobs_webprocess WHERE id = %s", [WEB])
+
+
 @pytest.mark.parametrize("machine", [Jobs, OwnJobs])
-def test_any_order_of_events_keeps_the_jobs_true(machine: type[Jobs]) -> None:
+def test_any_order_of_events_keeps_the_jobs_true(machine: type[Jobs], web: None) -> None:
     how = settings(
-        max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=40,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
     )
     run_state_machine_as_test(machine, settings=how)  # type: ignore[no-untyped-call]

@@ -72,11 +72,13 @@ def get(url: str) -> dict[str, Any]:
 class Running:
     """One `up`, healthy once this is made."""
 
+    options: tuple[str, ...] = ()
+
     def __init__(self, home: Path, **more: str) -> None:
         self.home = Home(home)
         self.port = int(more.setdefault("PORT", str(free_ports(1)[0])))
         self.url = f"http://127.0.0.1:{self.port}"
-        argv = [sys.executable, "-m", "hearth.local", "up"]
+        argv = [sys.executable, "-m", "hearth.local", "up", *self.options]
         env = environment(home, **more)
         self._process = subprocess.Popen(
             argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -13,7 +13,7 @@ import orjson
 from django.db import connection
 from django_q.models import OrmQ
 
-from jobs import news
+from jobs import news, stream
 from jobs.ids import JobId, parse_job_id
 from jobs.models import Attempt, Event, Job, Payload
 from jobs.news import Done
@@ -26,6 +26,8 @@ CALLS = (  # every operation of the client API
     ("POST", "run"),
     ("POST", "runsync"),
     ("GET", "status/{job}"),
+    ("GET", "status-sync/{job}"),
+    ("GET", "stream/{job}"),
     ("POST", "cancel/{job}"),
     ("POST", "retry/{job}"),
     ("POST", "purge-queue"),
@@ -86,6 +88,12 @@ class Api:
         """What a worker of the endpoint takes, as soon as there is something."""
         return until(lambda: self.place.worker(worker).take())[0]
 
+    def stream(self, job: str) -> tuple[str, list[Any]]:
+        """What one read of the stream gives: the status and the chunks."""
+        answered = self.get(f"stream/{job}")
+        assert answered.status_code == 200, answered.text
+        return answered.json()["status"], [chunk["output"] for chunk in answered.json()["stream"]]
+
     def job_done(self, job: str, body: bytes, worker: str = "w1") -> None:
         """What a worker sends of a job's first attempt, as the SDK sends it."""
         url = f"/v2/{self.endpoint}/job-done/{worker}/{job}"
@@ -119,6 +127,13 @@ def finish(api: Api, claimed: Claimed, output: Any = "done", error: Any = None, 
     if error is not None:
         done = Done(error=orjson.dumps(error), error_value=error)
     assert news.done(api.place.endpoint.pk, worker, attempt_of(claimed), done)
+
+
+def add_chunks(api: Api, claimed: Claimed, *outputs: Any, worker: str = "w1") -> None:
+    for output in outputs:
+        endpoint, number = stream.begin(api.place.key, api.endpoint)
+        body = orjson.dumps(output)
+        stream.add(endpoint, worker, attempt_of(claimed), number, stream.Chunk(body=body))
 
 
 def job_of(text: str) -> JobId:

@@ -61,6 +61,7 @@ def test_every_hook_refuses_other_methods_and_unknown_tokens(http: httpx.Client,
     [
         *("/v2/", "/v2/ep", "/v2/ep/", "/v2/ep/runs", "/v2/ep/run/", "/v2/ep/status", "/v2/ep/status/", "/v2//run"),
         *("/v2/ep/status/a/b", "/v2/ep/status/a%2Fb", "/v2/ep/health/", "/v2/ep/%00", "/v2/%FF/%FF", "/v2/ep/RUN"),
+        *("/v2/ep/runs%0A", "/v2/%0A/runs", "/hooks/%0A", "/v2/%0D%0A"),
         *("/hooks/", "/hooks/nope", "/hooks/worker/", "/hooks/worker/token", "/hooks/worker/token/started/"),
     ],
 )
@@ -70,7 +71,7 @@ def test_an_unknown_path_under_a_wire_prefix_is_a_json_404(acme: Api, path: str)
         assert "There is nothing at /" in check_refusal(answered, 404, "not_found")["error"]
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/v2x/ep/run"])
+@pytest.mark.parametrize("path", ["/", "/nope", "/v2x/ep/run", "/v2%0A", "/admin/%0A"])
 def test_other_paths_are_djangos(http: httpx.Client, path: str) -> None:
     answered = http.get(path)
     assert answered.status_code in (302, 404)

@@ -70,6 +70,7 @@ def joined(parts: Parts) -> bytes:
 
 @thorough
 @given(written())
+@example(({"a": 2**70 + 1}, b'{"a": 1180591620717411303425}'))
 def test_parts_are_the_bytes_that_came_and_together_the_same_object(pair: tuple[Any, bytes]) -> None:
     value, body = pair
     parts = parse_request(body)

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from jobs.queue import Claimed
-from tests.wire.api import Api, aside, check_refusal, finish
+from tests.wire.api import Api, add_chunks, aside, check_refusal, finish, job_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runpod"
 RECORDINGS = sorted(path.stem for path in GOLDEN.glob("client_*.json"))
+ENDED = ("COMPLETED", "FAILED")
 TRANSPORT = {"authorization", "content-length", "connection", "accept-encoding"}
 
 
@@ -32,12 +33,14 @@ class Replay:
             waiting = aside(self.send, request)
             while not (claimed := self.take()).sync:
                 pass  # what was submitted before comes first
-            self.end(claimed, recorded)
-            return waiting.result(20)
-        if operation in ("status", "cancel") and job in self.ids:
-            self.bring(self.ids[job], recorded)
-        answered = self.send(request)
-        if operation == "run":
+            if recorded["status"] in ENDED:
+                self.end(claimed, recorded)
+            answered = waiting.result(20)
+        else:
+            if operation in ("status", "status-sync", "stream", "cancel") and job in self.ids:
+                self.bring(self.ids[job], recorded)
+            answered = self.send(request)
+        if operation in ("run", "runsync"):
             self.ids[recorded["id"]] = answered.json()["id"]
         return answered
 
@@ -52,11 +55,13 @@ class Replay:
         return self.api.http.request(request["method"], url, content=body.encode(), headers=headers)
 
     def bring(self, job: str, recorded: dict[str, Any]) -> None:
-        """Let a worker take the job, and end it, as far as the recorded answer says."""
-        uuid = UUID(job[:36])
+        """Let a worker take the job, stream its chunks, and end it, as far as the recorded answer says."""
+        uuid = job_of(job).uuid
         while recorded["status"] != "IN_QUEUE" and uuid not in self.held:
             self.take()
-        if recorded["status"] in ("COMPLETED", "FAILED") and self.api.status(job)["status"] == "IN_PROGRESS":
+        if recorded.get("stream"):
+            add_chunks(self.api, self.held[uuid], *(chunk["output"] for chunk in recorded["stream"]))
+        if recorded["status"] in ENDED and self.api.status(job)["status"] == "IN_PROGRESS":
             self.end(self.held[uuid], recorded)
 
     def take(self) -> Claimed:
@@ -74,9 +79,11 @@ def recorded_requests(name: str) -> Iterator[tuple[dict[str, Any], dict[str, Any
 
 
 def missing(recorded: Any, ours: Any, path: str = "") -> list[str]:
-    """Where ours lacks a field of the recorded answer or has another type; values are free but for `status`."""
+    """Where ours lacks a field of the recorded answer or has another type; only status and chunks must be the same."""
     if type(recorded) is not type(ours):
         return [f"{path or '/'}: {ours!r} for {recorded!r}"]
+    if path == "/stream" and recorded != ours:
+        return [f"{path}: {ours!r} for {recorded!r}"]
     if not isinstance(recorded, dict):
         return [f"{path}: {ours!r} for {recorded!r}"] if path == "/status" and recorded != ours else []
     found = [f"{path}/{name}" for name in recorded.keys() - ours.keys()]
@@ -100,7 +107,8 @@ def test_a_recorded_client_gets_all_that_it_got(acme: Api, name: str) -> None:
 
 
 def test_the_recordings_are_there_and_no_stranger_passes(acme: Api, globex: Api) -> None:
-    assert {"client_pyc", "client_pyc_async"} <= set(RECORDINGS)
+    some = ("pyc", "pyc_async", "pystream", "pystream_async", "jsc", "jsstream")
+    assert {f"client_{name}" for name in some} <= set(RECORDINGS)
     replay = Replay(acme)
     requests = list(recorded_requests("client_pyc"))
     replay.answer(*requests[0])

@@ -77,7 +77,7 @@ def test_an_expired_key_is_401_and_one_that_will_expire_is_good(acme: Api) -> No
 def test_a_key_without_the_scope_is_403(acme: Api, scopes: list[str], refused: str) -> None:
     job, api = acme.run(), acme.by(acme.client.new_key(scopes=scopes))
     for method, path in CALLS:
-        needed = "read" if path.startswith(("status", "health", "requests")) else "run"
+        needed = "read" if path.startswith(("status", "stream", "health", "requests")) else "run"
         with nothing_stored():
             if needed in refused:
                 check_refusal(api.call(method, path_of(path, job), {"input": 1}), 403, "forbidden")
@@ -93,10 +93,10 @@ def test_a_worker_key_is_no_api_key(acme: Api) -> None:
     assert all("worker key" in error for error in errors)
 
 
-@pytest.mark.parametrize("path", ["job-done/w1/{job}", "ping/w1"])
+@pytest.mark.parametrize("path", ["job-done/w1/{job}", "job-stream/w1/{job}", "ping/w1"])
 def test_an_api_key_is_no_worker_key(acme: Api, path: str) -> None:
     job = acme.run()
-    method = "POST" if path.startswith("job-done") else "GET"
+    method = "GET" if path.startswith("ping") else "POST"
     with nothing_stored():
         answered = acme.call(method, path_of(path, job), {"output": 1} if method == "POST" else None)
     assert "worker key" in check_refusal(answered, 401, "unauthorized")["error"]
@@ -129,13 +129,14 @@ def test_an_endpoint_without_a_grant_is_404_just_as_an_unknown_one(acme: Api) ->
 )
 def test_an_unknown_job_is_404(acme: Api, job: str) -> None:
     with nothing_stored():
-        for method, path in CALLS[2:5]:
+        for method, path in CALLS[2:7]:
             check_refusal(acme.call(method, path_of(path, job)), 404, "not_found")
 
 
 def test_an_attempts_id_is_no_jobs_id(acme: Api) -> None:
     job = acme.run()
-    check_refusal(acme.get(f"status/{job}-a2"), 404, "not_found")
+    for path in ("status", "status-sync", "stream"):
+        check_refusal(acme.get(f"{path}/{job}-a2"), 404, "not_found")
 
 
 def test_who_asks_is_looked_at_before_what_is_asked(acme: Api) -> None:
@@ -185,6 +186,46 @@ def test_what_is_no_json_object_is_400(acme: Api, body: bytes) -> None:
     with nothing_stored():
         for path in ("run", "runsync"):
             check_refusal(acme.post(path, body), 400, "invalid_json")
+
+
+FOLDER = "hearth-" + "0" * 32
+ELSEWHERE = {
+    "a way up": {"image": "../../etc/passwd.png"},
+    "a way up, annotated": {"image": "../output/a.png [output]"},
+    "a way up by backslashes": {"audio": "..\\..\\a.wav"},
+    "a way up in an input nobody knows": {"weights_of_mine": "../a"},
+    "an absolute path": {"video": "/srv/a.mp4"},
+    "a drive": {"file": "C:\\a.mp4"},
+    "NUL": {"latent": "a\0.latent"},
+    "the shared output folder": {"image": "a.png [output]"},
+    "the shared temp folder": {"image": {"mask": "a.png [temp]"}},
+    "another job's folder": {"text": f"{FOLDER}/a.png"},
+    "1,000 deep": {"image": json.loads("[" * 900 + '"../a"' + "]" * 900)},
+}
+
+
+@pytest.mark.parametrize("inputs", ELSEWHERE.values(), ids=ELSEWHERE.keys())
+def test_a_name_that_leads_to_what_is_not_this_jobs_is_400(own_acme: Api, inputs: dict[str, object]) -> None:
+    workflow = json.dumps({**WORKFLOW, "5": {"class_type": "LoadImage", "inputs": inputs}})
+    with nothing_stored():
+        said = check_refusal(own_acme.post("run", {"input": {"workflow": workflow}}), 400, "invalid_workflow")
+    assert "node '5', input '" in said["error"]
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "a\\b.png", f"{FOLDER}/a.png", "a\nb.png"])
+@pytest.mark.parametrize("key", ["files", "images"])
+def test_a_files_name_that_is_no_plain_path_is_400(own_acme: Api, key: str, name: str) -> None:
+    for files in ([{"name": name, "image": "YQ=="}], {name: "YQ=="}):
+        with nothing_stored():
+            check_refusal(own_acme.post("run", {"input": {"workflow": WORKFLOW, key: files}}), 400, "invalid_workflow")
+
+
+def test_text_with_dots_and_slashes_and_names_of_the_jobs_own_files_pass(own_acme: Api) -> None:
+    inputs = {"image": "a.png [temp]", "text": "a cat .. and/or ../a dog, https://example.com/a/../b"}
+    files = [{"name": "a.png", "image": "YQ=="}]
+    node = {"class_type": "LoadImage", "inputs": inputs}
+    answered = own_acme.post("run", {"input": {"workflow": {**WORKFLOW, "5": node}, "images": files}})
+    assert answered.status_code == 200
 
 
 def test_a_large_body_of_bad_json_is_400_too(acme: Api) -> None:

@@ -90,6 +90,25 @@ def test_cancel(endpoint: Any, acme: Api) -> None:
     assert job.output() is None
 
 
+def test_run_sync_of_a_job_that_is_cancelled_is_no_output(endpoint: Any, acme: Api) -> None:
+    """The SDK does not know CANCELLED as an end there, and asks for the status once more."""
+    waiting = aside(endpoint.run_sync, {"input": {"n": 1}}, timeout=30)
+    job = acme.take()
+    acme.post(f"cancel/sync-{job.job}-e1")
+    assert waiting.result(20) is None
+
+
+def test_a_refusal_has_no_field_that_the_async_sdk_would_take_for_success(runpod: Any, acme: Api) -> None:
+    """It ignores the HTTP status and reads `id`."""
+
+    async def use(endpoint: Any) -> Any:
+        endpoint.headers["Authorization"] = "Bearer nonsense"
+        return await endpoint.run({"n": 1})
+
+    with pytest.raises(KeyError, match="id"):
+        with_async_endpoint(runpod, acme, use)
+
+
 def test_health_and_purge(endpoint: Any, acme: Api, globex: Api) -> None:
     endpoint.run({"n": 1})
     other = globex.run()

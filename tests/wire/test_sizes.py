@@ -105,3 +105,11 @@ def test_a_client_that_goes_away_while_it_sends_stores_nothing(acme: Api) -> Non
         with pytest.raises(ConnectionAbortedError):
             acme.http.post(f"/v2/{acme.endpoint}/run", content=half(), headers=headers)
         assert acme.get("health").status_code == 200, "the process is well"
+
+
+def test_a_result_of_25_mb_is_taken(acme: Api) -> None:
+    """The SDK has no limit of its own."""
+    job = acme.run()
+    acme.take()
+    acme.job_done(job, b'{"output": "' + b"x" * 25_000_000 + b'"}')
+    assert len(acme.status(job)["output"]) == 25_000_000

@@ -9,6 +9,8 @@ from django.core.management.base import BaseCommand, CommandError
 from jobs.models import Endpoint, WorkerKey
 from jobs.tenants import worker_environment
 
+DIR_HINT = "# COMFYUI_DIR=   ComfyUI's base directory: without it the files of all tenants stay on that machine"
+
 
 class Command(BaseCommand):
     help = __doc__
@@ -25,3 +27,4 @@ class Command(BaseCommand):
         key = options["worker_key"] or WorkerKey.issue(endpoint=endpoint, name=f"worker_env {options['name']}")[1]
         for name, value in worker_environment(endpoint, key, settings.HEARTH_URL, options["name"]).items():
             self.stdout.write(f"{name}={value}")
+        self.stdout.write(DIR_HINT)

@@ -1,0 +1,3 @@
+from tests.stage import _database
+
+__all__ = ["_database"]
