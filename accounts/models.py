@@ -16,11 +16,29 @@ uuid7 = uuid_utils.compat.uuid7
 slug = RegexValidator(r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z", "1–63 of a–z, 0–9 and - (not at the ends).")
 
 
-class Tenant(models.Model):
+class Limited(models.Model):
+    """What a tenant, or one of its keys, may have at most (rules.md 23)."""
+
+    max_queued = models.PositiveIntegerField("queued jobs", null=True, blank=True, help_text="Empty: no limit.")
+    max_running = models.PositiveIntegerField("running jobs", null=True, blank=True, help_text="More wait.")
+    requests_per_10s = models.PositiveIntegerField(
+        "requests in 10 s", null=True, blank=True, help_text="Of each kind, at each endpoint. Empty: RunPod's numbers."
+    )
+    gpu_s_a_month = models.PositiveBigIntegerField("GPU-seconds a month", null=True, blank=True)
+    cost_a_month = models.DecimalField("cost a month", max_digits=14, decimal_places=2, null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class Tenant(Limited):
     """A customer: owns keys, buckets, jobs and files, and sees nothing of any other tenant."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=63, unique=True, validators=[slug])
+    max_stored_bytes = models.PositiveBigIntegerField(
+        "stored bytes", null=True, blank=True, help_text="Of its files in the operator's S3. Empty: no limit."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     def __str__(self) -> str:
@@ -105,7 +123,7 @@ class Key(models.Model):
         return f"{self.kind}_{self.prefix}_… {self.name}".rstrip()
 
 
-class ApiKey(Owned, Key):
+class ApiKey(Owned, Key, Limited):
     """A tenant's key to the client API."""
 
     class Scope(models.TextChoices):

@@ -14,6 +14,7 @@ from jobs.ids import JobId, public_id
 from jobs.live import announce, endpoint_key, job_key, worker_key
 from jobs.models import Endpoint
 from jobs.states import State, end, end_ctes, event_sql, lock, move_sql
+from jobs.usage import settle
 from jobs.wire.submission import Submission
 
 RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
@@ -207,6 +208,7 @@ def purge(key: GivenKey, endpoint: str) -> int:
             grant_id, cancelled = row[access.API_KEY_WIDTH :]
             if grant_id is None:
                 raise no_endpoint(endpoint)
+            settle(cancelled or (), State.CANCELLED.value)
             announce(*(job_key(job) for job in cancelled or ()))
         removed += len(cancelled or ())
         if len(cancelled or ()) < PURGE_BATCH:

@@ -11,6 +11,7 @@ from jobs.lifecycle import wake_endpoint
 from jobs.live import announce, job_key, worker_key
 from jobs.models import Attempt
 from jobs.states import State, end, lock, note, requeue
+from jobs.usage import settle
 
 SHUTDOWN = "shutdown"  # the code of a worker that ends: no fault of the job's
 
@@ -52,6 +53,7 @@ def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, coun
             " WHERE job_id = %s AND number = %s",
             [outcome.value, job, number],
         )
+        settle([job])
         note(job, number, outcome.value, why)
         innocent = not started or code == SHUTDOWN
         free = not counted or (innocent and free_losses < settings.MAX_FREE_LOSSES)

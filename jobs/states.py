@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import models
 
 from accounts import sql
+from jobs.usage import settle
 
 
 class State(models.TextChoices):
@@ -110,7 +111,10 @@ def end(
 ) -> bool:
     """End a job whose row this transaction has locked; says whether it ended now."""
     params = {"job": job, "text": text[:2000], "released": released, "output": output, "error": error}
-    return sql.first(_END[to], params) is not None
+    if sql.first(_END[to], params) is None:
+        return False
+    settle([job], to.value)
+    return True
 
 
 REQUEUE = f"""

@@ -13,6 +13,7 @@ from jobs.live import announce, endpoint_key, worker_key
 from jobs.loss import lose
 from jobs.models import Endpoint
 from jobs.queue import Holder, Taken, claim
+from jobs.usage import settle
 
 SETTLE_S = 2  # what a worker said within this time of a hand-over may be older than it
 
@@ -102,6 +103,7 @@ def release(job: UUID, number: int) -> None:
             [job, number],
         )
         if row:
+            settle([job])
             announce(endpoint_key(row[1]), *([worker_key(row[0])] if row[0] else []))
 
 

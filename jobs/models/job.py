@@ -1,103 +1,16 @@
-"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, and the workers."""
+"""Jobs with their payloads, attempts, events and chunks."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from accounts.keys import WORKER
-from accounts.models import ApiKey, Key, Owned, Tenant, slug, uuid7
+from accounts.models import ApiKey, Owned, Tenant, uuid7
 from accounts.sealed import SealedField
 from jobs.ids import public_id
+from jobs.models.fleet import Endpoint, Grant, Worker
 from jobs.states import FINAL, State
 from storage.models import Bucket
-
-
-class Endpoint(models.Model):
-    """What clients address as /v2/<name>/… and workers serve. The operator's; tenants use it by a grant."""
-
-    class Backend(models.TextChoices):
-        FLEET = "fleet", "fleet: own workers pull"
-        DUMMY = "dummy", "dummy: completes at once, for tests and load"
-
-    class Dialect(models.TextChoices):
-        HEARTH = "hearth", "hearth: Hearth's own worker"
-        RAW = "raw", "raw: any JSON, untouched"
-
-    name = models.CharField(max_length=63, unique=True, validators=[slug])
-    backend = models.CharField(max_length=10, choices=Backend, default=Backend.FLEET)
-    dialect = models.CharField(max_length=20, choices=Dialect, default=Dialect.HEARTH)
-    prefetch = models.PositiveSmallIntegerField(
-        default=1, help_text="Jobs a worker of dialect hearth holds made ready beside the running one."
-    )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Grant(Owned):
-    """A tenant may use an endpoint, with a weight and a limit."""
-
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="grants")
-    endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="grants")
-    weight = models.FloatField(default=1.0, help_text="Its share of the workers beside the other grants.")
-    max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["tenant", "endpoint"], name="grant_once"),
-            models.CheckConstraint(condition=Q(weight__gt=0), name="grant_weight_positive"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.tenant} on {self.endpoint}"
-
-
-class WorkerKey(Key):
-    """An endpoint's key for its workers. It opens every tenant's jobs there: the operator's, kept like his own."""
-
-    kind = WORKER
-    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="worker_keys")
-
-
-class Catalogue(models.Model):
-    """ComfyUI's node catalogue (/object_info) as workers of an endpoint reported it, once for each that differs."""
-
-    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="catalogues")
-    sha256 = models.CharField(max_length=64, help_text="Of the JSON, before it was compressed.")
-    body = models.BinaryField(help_text="JSON, gzip.")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["endpoint", "sha256"], name="catalogue_once")]
-
-    def __str__(self) -> str:
-        return self.sha256[:12]
-
-
-class Worker(models.Model):
-    """A GPU worker as Hearth has seen it: one process, by the id it calls itself."""
-
-    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="workers")
-    name = models.CharField(max_length=200)
-    version = models.CharField(max_length=50, blank=True, help_text="Of the runpod SDK.")
-    first_seen_at = models.DateTimeField(db_default=Now())
-    take_at = models.DateTimeField(null=True, help_text="Last job-take poll.")
-    stop_at = models.DateTimeField(null=True, help_text="Last job-stop poll.")
-    ping_at = models.DateTimeField(null=True)
-    stops_in_job = models.BooleanField(default=False, help_text="Was seen polling job-stop while it held a job.")
-    hung_up = models.BooleanField(db_default=False, help_text="Its last poll was cut off.")
-    unhealthy = models.CharField(max_length=500, blank=True, help_text="What its death notice said.")
-    catalogue = models.ForeignKey(
-        Catalogue, models.SET_NULL, null=True, blank=True, related_name="workers", help_text="Its ComfyUI's nodes."
-    )
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["endpoint", "name"], name="worker_once")]
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Job(Owned):
@@ -113,6 +26,8 @@ class Job(Owned):
     )
     state = models.CharField(max_length=11, choices=State, db_default=State.IN_QUEUE)
     priority = models.SmallIntegerField(db_default=0, help_text="Higher first, within the tenant; lowPriority is -1.")
+    model_hashes = ArrayField(models.BigIntegerField(), null=True, help_text="Model files its workflow names, by hash.")
+    skipped = models.SmallIntegerField(db_default=0, help_text="Times a warmer job was taken in its turn.")
 
     ttl_ms = models.BigIntegerField()
     execution_timeout_ms = models.BigIntegerField()
@@ -154,7 +69,9 @@ class Job(Owned):
             ),
         ]
         indexes = [
-            models.Index(F("grant"), F("priority").desc(), F("id"), name="job_queue", condition=Q(state="IN_QUEUE")),
+            models.Index(
+                F("grant"), F("api_key"), F("priority").desc(), F("id"), name="job_queue", condition=Q(state="IN_QUEUE")
+            ),
             models.Index(
                 fields=["deadline_at"], name="job_deadline", condition=Q(state__in=[State.IN_QUEUE, State.IN_PROGRESS])
             ),
@@ -215,6 +132,9 @@ class Attempt(models.Model):
     stop_wanted = models.BooleanField(db_default=False, help_text="It ended here but the worker may still run it.")
     stop_sent_at = models.DateTimeField(null=True, help_text="When the worker was last told to stop it.")
     released_at = models.DateTimeField(null=True)
+    charged_ms = models.FloatField(db_default=0.0, help_text="What its grant's clock was moved by at the hand-over.")
+    gpu_ms = models.BigIntegerField(null=True, help_text="From its start to its release; set once it is in the usage.")
+    cost = models.DecimalField(max_digits=18, decimal_places=6, null=True)
 
     class Meta:
         constraints = [
@@ -291,9 +211,20 @@ class Chunk(models.Model):
         return f"chunk of attempt {self.attempt}"
 
 
-class WebProcess(models.Model):
-    """A web process and since when it answers without a gap: leases do not run while nobody could take pings."""
+class IdempotencyKey(Owned):
+    """A submission's Idempotency-Key and the job that it made; the same key makes no other for 24 h (rules.md 24)."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7)
-    up_since = models.DateTimeField()
-    seen_at = models.DateTimeField()
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="+", db_index=False)
+    key = models.CharField(max_length=255)
+    body_sha256 = models.BinaryField(max_length=32)
+    job_id = models.UUIDField()
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "endpoint", "key"], name="idempotency_key_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,74 @@
+"""settle(): what a job used goes to its tenant's usage and to its grant's clock, in the transaction that ends it."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.conf import settings
+
+from accounts import sql
+
+# The rows `u` of jobs_usage of this calendar month, UTC, which is what monthly limits and invoices count.
+THIS_MONTH = "u.day >= date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')::date"
+
+# An attempt is settled once: then it has a gpu_ms. `charged_ms` is what the clock was moved by when it was handed over.
+SETTLE = """
+WITH released AS (
+    SELECT a.id, a.grant_id, a.charged_ms, a.outcome, j.tenant_id, j.endpoint_id, j.api_key_id, gpu.ms,
+           a.outcome IN ('lost', 'handed_back') AND NOT %(bill_lost)s::bool AS free,
+           coalesce(g.price, e.price, 0) / 1000 AS price
+      FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id
+      JOIN jobs_grant g ON g.id = a.grant_id JOIN jobs_endpoint e ON e.id = a.endpoint_id
+     CROSS JOIN LATERAL (
+           SELECT coalesce(greatest(0, extract(epoch FROM a.released_at - a.started_at) * 1000), 0)::bigint) gpu (ms)
+     WHERE a.job_id = ANY (%(jobs)s::uuid[]) AND a.released_at IS NOT NULL AND a.gpu_ms IS NULL
+       FOR NO KEY UPDATE OF a
+), attempt AS (
+    UPDATE jobs_attempt a SET gpu_ms = r.ms, cost = CASE WHEN r.free THEN 0 ELSE r.ms * r.price END
+      FROM released r WHERE a.id = r.id
+), ended AS (
+    SELECT j.tenant_id, j.endpoint_id, j.api_key_id,
+           CASE WHEN j.retries = 0 THEN octet_length(p.input) ELSE 0 END AS bytes_in,
+           coalesce(octet_length(p.output), 0) + coalesce((SELECT sum(b.bytes) FROM storage_blob b
+               WHERE b.job_id = j.id AND b.attempt = j.attempt AND b.state = 'kept'), 0) AS bytes_out
+      FROM jobs_job j JOIN jobs_payload p ON p.job_id = j.id
+     WHERE %(ended)s::text <> '' AND j.id = ANY (%(jobs)s::uuid[])
+), used AS (
+    SELECT tenant_id, endpoint_id, api_key_id, (outcome <> 'undone')::int AS attempts,
+           (outcome IN ('lost', 'handed_back'))::int AS lost, CASE WHEN free THEN 0 ELSE ms END AS gpu_ms,
+           CASE WHEN free THEN ms ELSE 0 END AS unbilled_gpu_ms, CASE WHEN free THEN 0 ELSE ms * price END AS cost,
+           0 AS ended, 0 AS bytes_in, 0 AS bytes_out FROM released
+    UNION ALL
+    SELECT tenant_id, endpoint_id, api_key_id, 0, 0, 0, 0, 0, 1, bytes_in, bytes_out FROM ended
+), usage AS (
+    INSERT INTO jobs_usage AS u (tenant_id, endpoint_id, api_key_id, day, attempts, lost, gpu_ms, unbilled_gpu_ms, cost,
+                                 completed, failed, cancelled, timed_out, bytes_in, bytes_out)
+    SELECT tenant_id, endpoint_id, api_key_id, (clock_timestamp() AT TIME ZONE 'UTC')::date,
+           sum(attempts), sum(lost), sum(gpu_ms), sum(unbilled_gpu_ms), sum(cost),
+           sum(ended) * (%(ended)s = 'COMPLETED')::int, sum(ended) * (%(ended)s = 'FAILED')::int,
+           sum(ended) * (%(ended)s = 'CANCELLED')::int, sum(ended) * (%(ended)s = 'TIMED_OUT')::int,
+           sum(bytes_in), sum(bytes_out)
+      FROM used GROUP BY tenant_id, endpoint_id, api_key_id ORDER BY tenant_id, endpoint_id, api_key_id
+        ON CONFLICT (tenant_id, day, endpoint_id, api_key_id) DO UPDATE
+       SET attempts = u.attempts + excluded.attempts, lost = u.lost + excluded.lost,
+           gpu_ms = u.gpu_ms + excluded.gpu_ms, unbilled_gpu_ms = u.unbilled_gpu_ms + excluded.unbilled_gpu_ms,
+           cost = u.cost + excluded.cost, completed = u.completed + excluded.completed,
+           failed = u.failed + excluded.failed, cancelled = u.cancelled + excluded.cancelled,
+           timed_out = u.timed_out + excluded.timed_out, bytes_in = u.bytes_in + excluded.bytes_in,
+           bytes_out = u.bytes_out + excluded.bytes_out
+), share AS (
+    SELECT grant_id, sum(CASE WHEN outcome = 'undone' THEN 0 ELSE greatest(ms, 1) END - charged_ms) AS owed_ms,
+           avg(ms) FILTER (WHERE outcome = 'completed') AS job_ms
+      FROM released GROUP BY grant_id ORDER BY grant_id
+)
+UPDATE jobs_grant g
+   SET clock = g.clock + s.owed_ms / g.weight, job_ms = g.job_ms + 0.2 * coalesce(s.job_ms - g.job_ms, 0)
+  FROM share s WHERE g.id = s.grant_id"""
+
+
+def settle(jobs: Sequence[UUID], ended: str = "") -> None:
+    """Write the usage of what was let go of among these jobs' attempts, and if the jobs ended now, in which state.
+
+    In the transaction that did both, which has locked the rows that it changed.
+    """
+    params = {"jobs": list(jobs), "ended": ended, "bill_lost": settings.BILL_LOST}
+    sql.run(SETTLE, params)
