@@ -53,10 +53,11 @@ WITH {access.API_KEY}, place AS (
       LEFT JOIN storage_bucket b ON b.tenant_id = g.tenant_id AND b.is_default
      WHERE e.name = %(endpoint)s
 ), job AS (
-    INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, priority, ttl_ms,
-                          execution_timeout_ms, created_at, queued_at, deadline_at)
-    SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(priority)s, %(ttl_ms)s,
-           %(execution_timeout_ms)s, now.at, now.at, now.at + %(ttl_ms)s::bigint * interval '1 ms'
+    INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, priority, model_hashes,
+                          ttl_ms, execution_timeout_ms, created_at, queued_at, deadline_at)
+    SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(priority)s,
+           %(model_hashes)s::bigint[], %(ttl_ms)s, %(execution_timeout_ms)s, now.at, now.at,
+           now.at + %(ttl_ms)s::bigint * interval '1 ms'
       FROM place, (SELECT clock_timestamp() AS at) now
      WHERE dialect = 'raw' OR %(workflow_fault)s::text = ''
     RETURNING id, created_at

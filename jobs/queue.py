@@ -3,11 +3,13 @@
 import random
 import time
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 
 from accounts import sql
+from jobs.caps import GRANT_MAY, HANDS_OUT, KEY_MAY, TENANT_MAY, limits_something
 from jobs.states import State, move_sql
 
 
@@ -49,72 +51,182 @@ LOCK_WAIT_S = 1.0  # a claim holds its grant for a millisecond or so; this is fo
 
 
 def claim(endpoint_id: int, holder: Holder, n: int) -> Taken:
-    """Hand up to n jobs to the holder: of the grant with the least running for its weight, by priority and age.
+    """Hand up to n jobs to the holder, each of the grant that has had the least GPU time for its weight.
 
     When others hold the locks of all grants that have work, it tries again rather than answer empty.
     """
     until = time.monotonic() + LOCK_WAIT_S
     while True:
         with transaction.atomic():
-            room = _room(holder, n)
+            room, warm = _room(holder, n)
             if room <= 0:
                 return Taken(jobs=[], full=True)
-            jobs, contended = _claim(endpoint_id, holder, room)
+            jobs, contended = _claim(endpoint_id, holder, room, warm)
         if jobs or not contended or time.monotonic() > until:
             return Taken(jobs=jobs)
         time.sleep(random.uniform(0.001, 0.01))
 
 
-def _claim(endpoint_id: int, holder: Holder, n: int) -> tuple[list[Claimed], bool]:
+def _claim(endpoint_id: int, holder: Holder, n: int, warm: bool) -> tuple[list[Claimed], bool]:
     """Up to n jobs; and whether there was work left whose grants others had locked."""
     jobs: list[Claimed] = []
     passed: list[int] = []  # grants found empty or full once they were locked
+    contended = False
     while len(jobs) < n:
-        grant = _pick_grant(endpoint_id, passed)
-        if grant is None:
-            return jobs, _has_work(endpoint_id, passed)
-        if job := _take(grant, holder):
+        found = _pick(endpoint_id, passed, NORMAL)
+        if found and warm:
+            found = _pick_warm(endpoint_id, holder, passed) or found
+        if found is None:
+            if not _has_work(endpoint_id, passed):
+                return jobs, contended
+            found = _pick(endpoint_id, passed, ANY)
+        if found is None:
+            return jobs, True
+        locked = _lock_limits(endpoint_id, found)
+        if locked and (job := _take(found, holder)):
             jobs.append(job)
         else:
-            passed.append(grant)
+            passed.append(found.grant)
+            contended = contended or not locked
     return jobs, False
 
 
-def _room(holder: Holder, n: int) -> int:
-    """How many of n it may have now, under the worker's row's lock: two polls of it cannot both find room."""
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A grant whose turn it is, locked. `tenant_id`, `capped`: its tenant, its endpoint have limits to lock as well.
+
+    For a warm worker, `job` is to be taken in place of `first`.
+    """
+
+    grant: int
+    tenant_id: UUID | None
+    capped: bool
+    job: UUID | None = None
+    first: UUID | None = None
+
+
+def _room(holder: Holder, n: int) -> tuple[int, bool]:
+    """How many of n it may have now, under the worker's row's lock: two polls of it cannot both find room. And whether
+    it has loaded models for a job before."""
+    if holder.worker_id is None:
+        return n, False
+    locked = "SELECT model_hashes IS NOT NULL FROM jobs_worker WHERE id = %s FOR NO KEY UPDATE"
+    row = sql.first(locked, [holder.worker_id])
+    warm = bool(row and row[0])
     if holder.prefetch is None:
-        return n
-    sql.first("SELECT 1 FROM jobs_worker WHERE id = %s FOR NO KEY UPDATE", [holder.worker_id])
+        return n, warm
     held, unstarted = sql.one(
         "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL AND started_at IS NULL) FROM jobs_attempt"
         " WHERE worker_id = %s AND released_at IS NULL",
         [holder.worker_id],
     )
     room: int = holder.prefetch - unstarted if holder.prefetch else 1 - held
-    return min(n, room)
+    return min(n, room), warm
 
 
-RUNNING = "SELECT count(*) FROM jobs_attempt a WHERE a.grant_id = {grant} AND a.released_at IS NULL"
+AHEAD = 4  # jobs of a key, and grants, among which a warm worker's job is looked for
+MOST_SKIPPED = 3  # times that the job whose turn it is can be passed by a warmer one
+NORMAL, ANY = 0, -32768  # the least priority looked for: jobs of negative priority come after everybody else's
 
+_HEAD = f"""
+    SELECT j.id, j.priority, j.skipped, j.model_hashes FROM jobs_job j
+     WHERE j.grant_id = g.id AND j.state = 'IN_QUEUE' AND j.priority >= %(least)s AND {{key}}
+     ORDER BY j.api_key_id, j.priority DESC, j.id LIMIT {AHEAD}"""
+
+# The first jobs of each of the tenant's keys that may run more; so a key at its cap costs nobody a walk past its queue.
+HEADS = f"""
+    SELECT h.* FROM accounts_apikey k CROSS JOIN LATERAL ({_HEAD.format(key="j.api_key_id = k.id")}) h
+     WHERE k.tenant_id = g.tenant_id AND {KEY_MAY}
+    UNION ALL ({_HEAD.format(key="j.api_key_id IS NULL")})"""
+
+PLACE = (
+    """FROM jobs_grant g JOIN accounts_tenant t ON t.id = g.tenant_id JOIN jobs_endpoint e ON e.id = g.endpoint_id"""
+)
+TO_LOCK = f"""g.id, CASE WHEN {limits_something("t")} OR EXISTS (
+       SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")}) THEN t.id END,
+       e.max_running IS NOT NULL"""
+
+# In the order of the clocks, each looked at only if none before it will do.
 CANDIDATES = f"""
-  FROM jobs_grant g
-  CROSS JOIN LATERAL ({RUNNING.format(grant="g.id")}) r (running)
-  CROSS JOIN LATERAL (SELECT j.priority, j.id FROM jobs_job j WHERE j.grant_id = g.id AND j.state = 'IN_QUEUE'
-                       ORDER BY j.priority DESC, j.id LIMIT 1) head
- WHERE g.endpoint_id = %(endpoint)s AND g.id <> ALL (%(passed)s)
-   AND (g.max_running IS NULL OR r.running < g.max_running)"""
+  FROM (SELECT id, clock FROM jobs_grant WHERE endpoint_id = %(endpoint)s AND id <> ALL (%(passed)s)
+         ORDER BY clock, id OFFSET 0) c
+  CROSS JOIN LATERAL (SELECT 1 FROM jobs_job j WHERE j.grant_id = c.id AND j.state = 'IN_QUEUE' LIMIT 1) queued
+  CROSS JOIN LATERAL (
+       SELECT {TO_LOCK} {PLACE} WHERE g.id = c.id AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY} AND EXISTS ({HEADS})
+       OFFSET 0) may"""
 
-PICK_GRANT = f"""
-SELECT g.id {CANDIDATES} ORDER BY r.running / g.weight, head.priority DESC, head.id
- LIMIT 1 FOR NO KEY UPDATE OF g SKIP LOCKED"""
+PICK = f"""
+SELECT may.* {CANDIDATES} JOIN jobs_grant g ON g.id = may.id
+ ORDER BY c.clock, c.id LIMIT 1 FOR NO KEY UPDATE OF g SKIP LOCKED"""
 
-# A statement of its own: only one that begins after the grant is locked counts what others committed before.
+
+def _pick(endpoint_id: int, passed: list[int], least: int) -> Found | None:
+    row = sql.first(PICK, {"endpoint": endpoint_id, "passed": passed, "least": least})
+    return Found(grant=row[0], tenant_id=row[1], capped=row[2]) if row else None
+
+
+def _has_work(endpoint_id: int, passed: list[int]) -> bool:
+    params = {"endpoint": endpoint_id, "passed": passed, "least": ANY}
+    return sql.first(f"SELECT 1 {CANDIDATES} LIMIT 1", params) is not None
+
+
+# Among the first jobs of the first grants, in place of the first of all: none is passed more than MOST_SKIPPED times,
+# none of its tenant's of a higher priority is passed, and who is taken pays by its clock as ever.
+WARM = f"""
+WITH near AS MATERIALIZED (
+    SELECT g.id, g.tenant_id, g.clock {CANDIDATES} JOIN jobs_grant g ON g.id = may.id
+     ORDER BY c.clock, c.id LIMIT {AHEAD}
+), heads AS (
+    SELECT g.id AS grant_id, g.clock, h.id, h.priority, h.skipped, h.model_hashes,
+           max(h.priority) OVER (PARTITION BY g.id) AS top
+      FROM near g CROSS JOIN LATERAL (SELECT * FROM ({HEADS}) x ORDER BY priority DESC, id LIMIT {AHEAD}) h
+), first AS (
+    SELECT id, skipped, model_hashes FROM heads ORDER BY clock, grant_id, priority DESC, id LIMIT 1
+)
+SELECT heads.grant_id, heads.id, first.id FROM heads, first, jobs_worker w
+ WHERE w.id = %(worker)s AND heads.model_hashes && w.model_hashes AND heads.priority = heads.top
+   AND first.skipped < {MOST_SKIPPED} AND NOT coalesce(first.model_hashes && w.model_hashes, false)
+ ORDER BY cardinality(ARRAY(SELECT unnest(heads.model_hashes) EXCEPT SELECT unnest(w.model_hashes))),
+          heads.clock, heads.grant_id, heads.id LIMIT 1"""
+LOCK_GRANT = f"SELECT {TO_LOCK} {PLACE} WHERE g.id = %(grant)s FOR NO KEY UPDATE OF g SKIP LOCKED"
+
+
+def _pick_warm(endpoint_id: int, holder: Holder, passed: list[int]) -> Found | None:
+    """A job that needs what the worker has loaded, a little before its turn."""
+    params = {"endpoint": endpoint_id, "worker": holder.worker_id, "passed": passed, "least": NORMAL}
+    if (warm := sql.first(WARM, params)) is None:
+        return None
+    grant, job, first = warm
+    if (row := sql.first(LOCK_GRANT, {"grant": grant})) is None:
+        return None
+    return Found(grant=grant, tenant_id=row[1], capped=row[2], job=job, first=first)
+
+
+SKIP = """
+UPDATE jobs_job SET skipped = skipped + 1 WHERE id = (
+       SELECT id FROM jobs_job WHERE id = %s AND state = 'IN_QUEUE' FOR NO KEY UPDATE SKIP LOCKED)"""
+
+
+def _lock_limits(endpoint_id: int, found: Found) -> bool:
+    """Lock what else has limits for this grant's jobs; False if someone else has. Waiting could be a deadlock: a claim
+    of several jobs holds other tenants' rows by now."""
+    lock = "SELECT 1 FROM {} WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED"
+    if found.capped and not sql.first(lock.format("jobs_endpoint"), [endpoint_id]):
+        return False
+    return found.tenant_id is None or sql.first(lock.format("accounts_tenant"), [found.tenant_id]) is not None
+
+
+# A statement of its own: only one that begins after the rows are locked counts what others committed before.
 TAKE = f"""
-WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), head AS (
-    SELECT j.id FROM jobs_job j JOIN jobs_grant g ON g.id = j.grant_id
-     WHERE j.grant_id = %(grant)s AND j.state = 'IN_QUEUE'
-       AND (g.max_running IS NULL OR ({RUNNING.format(grant="%(grant)s")}) < g.max_running)
-     ORDER BY j.priority DESC, j.id LIMIT 1 FOR NO KEY UPDATE OF j SKIP LOCKED
+WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED (
+    SELECT g.id, g.tenant_id, greatest(g.job_ms, 1) AS charged_ms, g.weight,
+           greatest(g.clock, (SELECT max(turn) FROM jobs_grant o WHERE o.endpoint_id = g.endpoint_id)) AS start
+      {PLACE}
+     WHERE g.id = %(grant)s AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY}
+), head AS (
+    SELECT j.id FROM place g CROSS JOIN LATERAL ({HEADS}) h JOIN jobs_job j ON j.id = h.id
+     WHERE j.state = 'IN_QUEUE' AND (%(job)s::uuid IS NULL OR j.id = %(job)s)
+     ORDER BY h.priority DESC, h.id LIMIT 1 FOR NO KEY UPDATE OF j SKIP LOCKED
 ), job AS ({
     move_sql(
         State.IN_PROGRESS,
@@ -126,33 +238,34 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), head AS (
         " THEN (SELECT at FROM now) + j.execution_timeout_ms * interval '1 ms' END",
         "j.id = (SELECT id FROM head)",
     )
-} RETURNING j.id, j.sync, j.attempt, j.endpoint_id, j.grant_id
+} RETURNING j.id, j.sync, j.attempt, j.endpoint_id, j.grant_id, j.model_hashes
 ), attempt AS (
-    INSERT INTO jobs_attempt (job_id, number, endpoint_id, grant_id, worker_id, worker_name, handed_at, started_at)
-    SELECT id, attempt, endpoint_id, grant_id, %(worker)s, %(worker_name)s, now.at,
-           CASE WHEN %(starts)s::bool THEN now.at END FROM job, now
+    INSERT INTO jobs_attempt (job_id, number, endpoint_id, grant_id, worker_id, worker_name, handed_at, started_at,
+                              charged_ms)
+    SELECT job.id, attempt, endpoint_id, grant_id, %(worker)s, %(worker_name)s, now.at,
+           CASE WHEN %(starts)s::bool THEN now.at END, place.charged_ms FROM job, now, place
 ), event AS (
     INSERT INTO jobs_event (job_id, attempt, kind, at, text)
     SELECT id, attempt, 'handed', now.at, 'to ' || %(worker_name)s::text FROM job, now
+), share AS (
+    UPDATE jobs_grant g SET turn = place.start, clock = place.start + place.charged_ms / place.weight
+      FROM job, place WHERE g.id = place.id
+), warm AS (
+    UPDATE jobs_worker w SET model_hashes = job.model_hashes
+      FROM job WHERE w.id = %(worker)s AND w.model_hashes IS DISTINCT FROM coalesce(job.model_hashes, w.model_hashes)
 )
 SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket
   FROM job JOIN jobs_payload p ON p.job_id = job.id JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
 
-def _pick_grant(endpoint_id: int, passed: list[int]) -> int | None:
-    row = sql.first(PICK_GRANT, {"endpoint": endpoint_id, "passed": passed})
-    return row[0] if row else None
-
-
-def _has_work(endpoint_id: int, passed: list[int]) -> bool:
-    return sql.first(f"SELECT 1 {CANDIDATES} LIMIT 1", {"endpoint": endpoint_id, "passed": passed}) is not None
-
-
-def _take(grant: int, holder: Holder) -> Claimed | None:
-    params = {"grant": grant, "worker": holder.worker_id, "worker_name": holder.name, "starts": holder.starts}
+def _take(found: Found, holder: Holder) -> Claimed | None:
+    params: dict[str, Any] = {"grant": found.grant, "job": found.job, "least": ANY}
+    params |= {"worker": holder.worker_id, "worker_name": holder.name, "starts": holder.starts}
     row = sql.first(TAKE, params)
     if row is None:
         return None
+    if found.first is not None:
+        sql.run(SKIP, [found.first])
     job, sync, number, dialect, given, bucket = row
     return Claimed(
         job=job,

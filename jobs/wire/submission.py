@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -13,10 +14,11 @@ from jobs.graph.check import Graph
 from jobs.graph.faults import Verdict
 from jobs.wire.bodies import Part, Parts, kind, shown, split_object
 from storage.places import BucketRefused, request_bucket
-from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, name_fault, paths_fault
+from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, is_model, name_fault, paths_fault
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 24 * 3600_000)
 TTL_MS = (10_000, 7 * 24 * 3600_000)
+PRIORITY, LOW_PRIORITY = (-10, 10), -1
 DEFAULT_EXECUTION_TIMEOUT_MS, DEFAULT_TTL_MS = 600_000, 24 * 3600_000
 BUCKET_FIELDS = ("tobucket", "s3Config")
 
@@ -28,7 +30,7 @@ Judge = Callable[[Graph, Collection[str]], Verdict | None]
 class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
     without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
-    if that is why."""
+    if that is why. `model_hashes`: of the model files it names, None if it names none."""
 
     sync: bool
     input: bytes
@@ -40,6 +42,7 @@ class Submission:
     execution_timeout_ms: int
     ttl_ms: int
     priority: int
+    model_hashes: list[int] | None
     request_bucket: Sealed | None
     raw_request_bucket: Sealed | None
 
@@ -73,7 +76,8 @@ def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None) ->
         policy=values["policy"].raw if "policy" in values else None,
         execution_timeout_ms=_bounded(policy, "executionTimeout", EXECUTION_TIMEOUT_MS, DEFAULT_EXECUTION_TIMEOUT_MS),
         ttl_ms=_bounded(policy, "ttl", TTL_MS, DEFAULT_TTL_MS),
-        priority=-1 if _flag(policy, "lowPriority") else 0,
+        priority=_priority(policy),
+        model_hashes=_model_hashes(workflow),
         request_bucket=own_bucket or config,
         raw_request_bucket=config,
     )
@@ -128,6 +132,34 @@ def _policy(part: Part | None) -> Mapping[str, Any]:
     if not isinstance(part.value, dict):
         raise bad_request(f"`policy` must be an object, not {kind(part.value)}.", "invalid_policy")
     return {name.lower(): value for name, value in part.value.items()}
+
+
+def _priority(policy: Mapping[str, Any]) -> int:
+    """`priority`, else by RunPod's lowPriority. Below 0: after the jobs of all other tenants too."""
+    low = _flag(policy, "lowPriority")
+    value = policy.get("priority")
+    if value is None:
+        return LOW_PRIORITY if low else 0
+    least, most = PRIORITY
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise bad_request(f"`policy.priority` must be {least} to {most}, not {shown(value)}.", "invalid_policy")
+    return value
+
+
+MODELS_MOST, MODEL_NAME_MOST = 32, 255
+
+
+def _model_hashes(workflow: Mapping[str, Any]) -> list[int] | None:
+    """64 bits for each model file that a workflow names: what tells a worker's warm jobs from others."""
+    nodes = (
+        node["inputs"] for node in workflow.values() if isinstance(node, dict) and isinstance(node.get("inputs"), dict)
+    )
+    values = (value for inputs in nodes for value in inputs.values())
+    names = {value for value in values if isinstance(value, str) and len(value) <= MODEL_NAME_MOST and is_model(value)}
+    hashes = [
+        int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), signed=True) for name in names
+    ]
+    return sorted(hashes)[:MODELS_MOST] or None
 
 
 def _bounded(policy: Mapping[str, Any], name: str, bounds: tuple[int, int], default: int) -> int:

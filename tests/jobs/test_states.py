@@ -4,6 +4,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from accounts import sql
+from accounts.models import ApiKey
 from jobs.models import Attempt, Job
 from jobs.states import FINAL, MOVES, State, end, move_sql, requeue, sources
 from tests.cast import Client, kinds, row
@@ -71,9 +72,9 @@ def test_the_queue_is_read_by_its_index(acme: Client) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off")
         cursor.execute(
-            "EXPLAIN SELECT id FROM jobs_job WHERE grant_id = %s AND state = 'IN_QUEUE'"
-            " ORDER BY priority DESC, id LIMIT 1",
-            [acme.grant.pk],
+            "EXPLAIN SELECT id FROM jobs_job WHERE grant_id = %s AND api_key_id = %s AND state = 'IN_QUEUE'"
+            " ORDER BY api_key_id, priority DESC, id LIMIT 1",
+            [acme.grant.pk, ApiKey.all_tenants.get(tenant=acme.tenant).pk],
         )
         plan = str(cursor.fetchall())
         cursor.execute("SET enable_seqscan = on")

@@ -1,0 +1,41 @@
+"""What may run now, as SQL conditions: caps and monthly limits of endpoints, grants, tenants, keys (rules.md 5, 23).
+
+They are exact in a statement that begins when the row they belong to is locked. Aliases: e, g, t, k of jobs_endpoint,
+jobs_grant, accounts_tenant, accounts_apikey.
+"""
+
+from jobs.usage import THIS_MONTH
+
+_HELD = "SELECT count(*) FROM jobs_attempt a JOIN jobs_grant h ON h.id = a.grant_id WHERE a.released_at IS NULL AND"
+_HELD_BY_KEY = "SELECT count(*) FROM jobs_attempt a JOIN jobs_job i ON i.id = a.job_id WHERE a.released_at IS NULL AND"
+
+
+def _monthly(owner: str, used: str, held: str) -> str:
+    """Used this month and by what is held now: its time so far or, if that is more, what such a job takes."""
+    return f"""({owner}.gpu_s_a_month IS NULL AND {owner}.cost_a_month IS NULL OR (
+     SELECT coalesce(sum(m.ms), 0) < coalesce({owner}.gpu_s_a_month * 1000.0, 'infinity')
+        AND coalesce(sum(m.cost), 0) < coalesce({owner}.cost_a_month, 'infinity')
+       FROM (SELECT u.gpu_ms, u.cost FROM jobs_usage u WHERE {used} AND {THIS_MONTH}
+             UNION ALL
+             SELECT w.ms, w.ms / 1000 * coalesce(h.price, o.price, 0)
+               FROM jobs_attempt a JOIN jobs_grant h ON h.id = a.grant_id JOIN jobs_endpoint o ON o.id = h.endpoint_id
+               JOIN jobs_job i ON i.id = a.job_id CROSS JOIN LATERAL (SELECT greatest(a.charged_ms::numeric,
+                    extract(epoch FROM clock_timestamp() - a.started_at) * 1000)) w (ms)
+              WHERE a.released_at IS NULL AND {held}) m (ms, cost)))"""
+
+
+HANDS_OUT = f"""(e.mode IN ('open', 'draining')
+   AND (e.max_running IS NULL OR ({_HELD} h.endpoint_id = e.id) < e.max_running))"""
+
+GRANT_MAY = f"(g.max_running IS NULL OR ({_HELD} h.id = g.id) < g.max_running)"
+
+TENANT_MAY = f"""((t.max_running IS NULL OR ({_HELD} h.tenant_id = t.id) < t.max_running)
+   AND {_monthly("t", "u.tenant_id = t.id", "h.tenant_id = t.id")})"""
+
+KEY_MAY = f"""((k.max_running IS NULL OR ({_HELD_BY_KEY} i.api_key_id = k.id) < k.max_running)
+   AND {_monthly("k", "u.tenant_id = k.tenant_id AND u.api_key_id = k.id", "i.api_key_id = k.id")})"""
+
+
+def limits_something(row: str) -> str:
+    """Whether a tenant or key has a limit that is looked at here, so that its tenant's row has to be locked."""
+    return f"({row}.max_running IS NOT NULL OR {row}.gpu_s_a_month IS NOT NULL OR {row}.cost_a_month IS NOT NULL)"
