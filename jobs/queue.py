@@ -95,7 +95,7 @@ def _claim(endpoint_id: int, holder: Holder, n: int, warm: bool) -> tuple[list[C
 class Found:
     """A grant whose turn it is, locked. `tenant_id`, `capped`: its tenant, its endpoint have limits to lock as well.
 
-    For a warm worker, `job` is to be taken in place of `first`.
+    For a warm worker, `job` is to be taken in place of `first`, whose turn it is, at `turn` of the common time.
     """
 
     grant: int
@@ -103,6 +103,7 @@ class Found:
     capped: bool
     job: UUID | None = None
     first: UUID | None = None
+    turn: float | None = None
 
 
 def _room(holder: Holder, n: int) -> tuple[int, bool]:
@@ -146,10 +147,17 @@ TO_LOCK = f"""g.id, CASE WHEN {limits_something("t")} OR EXISTS (
        SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")}) THEN t.id END,
        e.max_running IS NOT NULL"""
 
+# What runs for longer than it was charged for counts already: nobody fills the fleet with jobs that are longer than all
+# before, until the first of them ends.
+OVER = "greatest(0, extract(epoch FROM clock_timestamp() - a.started_at) * 1000 - a.charged_ms)"
+
 # In the order of the clocks, each looked at only if none before it will do.
 CANDIDATES = f"""
-  FROM (SELECT id, clock FROM jobs_grant WHERE endpoint_id = %(endpoint)s AND id <> ALL (%(passed)s)
-         ORDER BY clock, id OFFSET 0) c
+  FROM (SELECT g.id, g.clock + coalesce(over.ms, 0) / g.weight AS clock FROM jobs_grant g LEFT JOIN (
+               SELECT a.grant_id, sum({OVER}) AS ms FROM jobs_attempt a
+                WHERE a.released_at IS NULL AND a.endpoint_id = %(endpoint)s GROUP BY a.grant_id
+               ) over ON over.grant_id = g.id
+         WHERE g.endpoint_id = %(endpoint)s AND g.id <> ALL (%(passed)s) ORDER BY 2, 1 OFFSET 0) c
   CROSS JOIN LATERAL (SELECT 1 FROM jobs_job j WHERE j.grant_id = c.id AND j.state = 'IN_QUEUE' LIMIT 1) queued
   CROSS JOIN LATERAL (
        SELECT {TO_LOCK} {PLACE} WHERE g.id = c.id AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY} AND EXISTS ({HEADS})
@@ -170,22 +178,23 @@ def _has_work(endpoint_id: int, passed: list[int]) -> bool:
     return sql.first(f"SELECT 1 {CANDIDATES} LIMIT 1", params) is not None
 
 
-# Among the first jobs of the first grants, in place of the first of all: none is passed more than MOST_SKIPPED times,
-# none of its tenant's of a higher priority is passed, and who is taken pays by its clock as ever.
+# Among the first jobs of the first grants, in place of the first of all: no job is passed more than MOST_SKIPPED times,
+# no grant by more than that many of its jobs' time, and none of the tenant's jobs of a higher priority.
 WARM = f"""
 WITH near AS MATERIALIZED (
-    SELECT g.id, g.tenant_id, g.clock {CANDIDATES} JOIN jobs_grant g ON g.id = may.id
+    SELECT g.id, g.tenant_id, c.clock, g.job_ms / g.weight AS step {CANDIDATES} JOIN jobs_grant g ON g.id = may.id
      ORDER BY c.clock, c.id LIMIT {AHEAD}
 ), heads AS (
-    SELECT g.id AS grant_id, g.clock, h.id, h.priority, h.skipped, h.model_hashes,
+    SELECT g.id AS grant_id, g.clock, g.step, h.id, h.priority, h.skipped, h.model_hashes,
            max(h.priority) OVER (PARTITION BY g.id) AS top
       FROM near g CROSS JOIN LATERAL (SELECT * FROM ({HEADS}) x ORDER BY priority DESC, id LIMIT {AHEAD}) h
 ), first AS (
-    SELECT id, skipped, model_hashes FROM heads ORDER BY clock, grant_id, priority DESC, id LIMIT 1
+    SELECT id, clock, step, skipped, model_hashes FROM heads ORDER BY clock, grant_id, priority DESC, id LIMIT 1
 )
-SELECT heads.grant_id, heads.id, first.id FROM heads, first, jobs_worker w
- WHERE w.id = %(worker)s AND heads.model_hashes && w.model_hashes AND heads.priority = heads.top
-   AND first.skipped < {MOST_SKIPPED} AND NOT coalesce(first.model_hashes && w.model_hashes, false)
+SELECT heads.grant_id, heads.id, first.id, first.clock FROM heads, first, jobs_worker w
+ WHERE w.id = %(worker)s AND heads.model_hashes && w.model_hashes
+   AND NOT coalesce(first.model_hashes && w.model_hashes, false) AND heads.priority = heads.top
+   AND first.skipped < {MOST_SKIPPED} AND heads.clock <= first.clock + {MOST_SKIPPED} * first.step
  ORDER BY cardinality(ARRAY(SELECT unnest(heads.model_hashes) EXCEPT SELECT unnest(w.model_hashes))),
           heads.clock, heads.grant_id, heads.id LIMIT 1"""
 LOCK_GRANT = f"SELECT {TO_LOCK} {PLACE} WHERE g.id = %(grant)s FOR NO KEY UPDATE OF g SKIP LOCKED"
@@ -196,10 +205,10 @@ def _pick_warm(endpoint_id: int, holder: Holder, passed: list[int]) -> Found | N
     params = {"endpoint": endpoint_id, "worker": holder.worker_id, "passed": passed, "least": NORMAL}
     if (warm := sql.first(WARM, params)) is None:
         return None
-    grant, job, first = warm
+    grant, job, first, turn = warm
     if (row := sql.first(LOCK_GRANT, {"grant": grant})) is None:
         return None
-    return Found(grant=grant, tenant_id=row[1], capped=row[2], job=job, first=first)
+    return Found(grant=grant, tenant_id=row[1], capped=row[2], job=job, first=first, turn=turn)
 
 
 SKIP = """
@@ -219,9 +228,13 @@ def _lock_limits(endpoint_id: int, found: Found) -> bool:
 # A statement of its own: only one that begins after the rows are locked counts what others committed before.
 TAKE = f"""
 WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED (
-    SELECT g.id, g.tenant_id, greatest(g.job_ms, 1) AS charged_ms, g.weight,
-           greatest(g.clock, (SELECT max(turn) FROM jobs_grant o WHERE o.endpoint_id = g.endpoint_id)) AS start
-      {PLACE}
+    SELECT g.id, g.tenant_id, greatest(g.job_ms, 1) AS charged_ms, g.weight, over.ms / g.weight AS over,
+           greatest(g.clock + over.ms / g.weight,
+                    (SELECT max(o.turn) FROM jobs_grant o WHERE o.endpoint_id = e.id)) AS start
+      {PLACE} CROSS JOIN LATERAL (
+           SELECT coalesce(sum({
+    OVER
+}), 0) FROM jobs_attempt a WHERE a.grant_id = g.id AND a.released_at IS NULL) over (ms)
      WHERE g.id = %(grant)s AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY}
 ), head AS (
     SELECT j.id FROM place g CROSS JOIN LATERAL ({HEADS}) h JOIN jobs_job j ON j.id = h.id
@@ -248,7 +261,8 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
     INSERT INTO jobs_event (job_id, attempt, kind, at, text)
     SELECT id, attempt, 'handed', now.at, 'to ' || %(worker_name)s::text FROM job, now
 ), share AS (
-    UPDATE jobs_grant g SET turn = place.start, clock = place.start + place.charged_ms / place.weight
+    UPDATE jobs_grant g SET turn = greatest(g.turn, least(place.start, %(turn)s::float8)),
+           clock = place.start - place.over + place.charged_ms / place.weight
       FROM job, place WHERE g.id = place.id
 ), warm AS (
     UPDATE jobs_worker w SET model_hashes = job.model_hashes
@@ -259,7 +273,7 @@ SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket
 
 
 def _take(found: Found, holder: Holder) -> Claimed | None:
-    params: dict[str, Any] = {"grant": found.grant, "job": found.job, "least": ANY}
+    params: dict[str, Any] = {"grant": found.grant, "job": found.job, "turn": found.turn, "least": ANY}
     params |= {"worker": holder.worker_id, "worker_name": holder.name, "starts": holder.starts}
     row = sql.first(TAKE, params)
     if row is None:
