@@ -138,33 +138,33 @@ def limit(client: Client, owner: str, **fields: Any) -> None:
 @pytest.mark.timeout(110)
 @pytest.mark.parametrize("capped", ["endpoint", "tenant", "key"])
 def test_eight_claimers_never_pass_a_cap_of_three(capped: str) -> None:
-    """Over two endpoints where the cap spans them, and beside a tenant without one."""
-    places = [new_place(max_running=3 if capped == "endpoint" else None) for _ in range(2)]
-    acme = new_client(places[0])
-    there = Grant.all_tenants.create(tenant=acme.tenant, endpoint=places[1].endpoint)
-    if capped != "endpoint":
+    """Of an endpoint with two tenants; of a tenant and its key at two endpoints."""
+    acme = new_client(new_place(max_running=3 if capped == "endpoint" else None))
+    if capped == "endpoint":
+        clients = [acme, new_client(acme.place)]
+    else:
         limit(acme, capped, max_running=3)
-    clients = [acme, Client(acme.tenant, places[1], there, acme.api_key)]
+        place = new_place()
+        there = Grant.all_tenants.create(tenant=acme.tenant, endpoint=place.endpoint)
+        clients = [acme, Client(acme.tenant, place, there, acme.api_key)]
     for client in clients:
         queue(client, 60)
-    most, done = run_claimers(places, clients, 120, one_place=capped == "endpoint")
+    most, done = run_claimers(clients, 120)
     assert max(most) <= 3
     assert len(set(done)) == len(done) == 120
 
 
-def run_claimers(
-    places: list[Place], clients: list[Client], until: int, *, one_place: bool
-) -> tuple[list[int], list[str]]:
+def run_claimers(clients: list[Client], until: int) -> tuple[list[int], list[str]]:
     """Eight threads claim and finish jobs; the most seen running at any time, and all job ids."""
     lock, done, most = threading.Lock(), [], [0]
+    grants = [client.grant for client in clients]
 
     def one(number: int) -> None:
-        place, name = places[number % 2], f"h{number}"
-        others = {"endpoint": place.endpoint} if one_place else {"grant__in": [client.grant for client in clients]}
+        place, name = clients[number % 2].place, f"h{number}"
         try:
             while len(done) < until:
                 for claimed in claim(place.endpoint.pk, Holder(name=name), 2).jobs:
-                    running = Attempt.objects.filter(**others, released_at=None).count()
+                    running = Attempt.objects.filter(grant__in=grants, released_at=None).count()
                     news.done(place.endpoint.pk, name, attempt_of(claimed), news.Done(output=b"1"))
                     with lock:
                         most.append(running)
