@@ -22,6 +22,7 @@ ROWS = {  # in this order: the first finds the instance at rest, the last stops 
     "tasks": "benchmarks.rest",
     "run": "benchmarks.wire",
     "status": "benchmarks.wire",
+    "claim": "benchmarks.claim",
     "handler": "benchmarks.worker",
     "runsync": "benchmarks.worker",
     "busy": "benchmarks.worker",

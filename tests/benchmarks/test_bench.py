@@ -12,7 +12,7 @@ import pytest
 
 from hearth.local.instance import ROOT
 
-ROWS = ("tasks", "status", "runsync", "waiting")
+ROWS = ("tasks", "status", "claim", "runsync", "waiting")
 
 
 @pytest.fixture(scope="module")
