@@ -34,7 +34,7 @@ ENOUGH = 20  # jobs of a tenant that have a payload: no more of it are taken
 
 
 def claim(bench: Bench) -> Row:
-    """One claim and its commit: 1,000 and 1,000,000 jobs queued over the same tenants, and with only one of them busy."""
+    """One claim and its commit: 1,000 and 1,000,000 jobs over the same tenants, and with only one of them busy."""
     name, tenants, long = f"claim-{secrets.token_hex(3)}", bench.count(1000, 20), bench.count(1000, 50)
     sql.run(TENANTS, {"name": name, "n": tenants})
     sql.run(KEYS, {"name": name})

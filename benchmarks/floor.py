@@ -26,7 +26,13 @@ from jobs.wire.submission import parse_submission
 EMPTY = parse_submission(
     parse_request(b'{"input": {"workflow": {"1": {"class_type": "A", "inputs": {}}}}}'), sync=False
 )
-FIELDS = asdict(EMPTY) | {"workflow_input": None, "request_bucket": None, "raw_request_bucket": None}
+FIELDS = asdict(EMPTY) | {
+    "workflow_input": None,
+    "request_bucket": None,
+    "raw_request_bucket": None,
+    "once_key": None,
+    "body_sha256": None,
+}
 STATE, OUTPUT = access.API_KEY_WIDTH + 2, access.API_KEY_WIDTH + 8  # of STATUS's columns
 JSON = [("content-type", "application/json")]
 

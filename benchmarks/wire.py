@@ -165,7 +165,7 @@ def _raw(found: Found) -> dict[str, Any]:
 
 def _queued(place: Place) -> JobId:
     submission = parse_submission(parse_request(workflow_body()), sync=False)
-    return lifecycle.create(given_key(place.api_keys[0]), place.endpoint.name, submission)
+    return lifecycle.create(given_key(place.api_keys[0]), place.endpoint.name, submission).job
 
 
 def _completed(place: Place) -> JobId:

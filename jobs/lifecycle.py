@@ -1,5 +1,6 @@
 """The verbs of clients: create, cancel, retry, purge. Each owns its transaction; what a worker says is in news.py."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from jobs.live import announce, endpoint_key, job_key, worker_key
 from jobs.models import Endpoint
 from jobs.states import State, end, end_ctes, event_sql, lock, move_sql
 from jobs.usage import settle
-from jobs.wire.submission import Submission
+from jobs.wire.submission import Once, Submission
 
 RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
 
@@ -46,20 +47,30 @@ def own_grant(key: GivenKey, endpoint: str, scope: str) -> tuple[int, int]:
     return grant_id, endpoint_id
 
 
+ONCE_H = 24  # that an Idempotency-Key is kept
 CREATE = f"""
 WITH {access.API_KEY}, place AS (
     SELECT g.id AS grant_id, g.endpoint_id, g.tenant_id, e.dialect, e.backend, caller.key_id, b.id AS bucket_id
       FROM caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
       LEFT JOIN storage_bucket b ON b.tenant_id = g.tenant_id AND b.is_default
      WHERE e.name = %(endpoint)s
+), fit AS (
+    SELECT * FROM place WHERE dialect = 'raw' OR %(workflow_fault)s::text = ''
+), once AS (
+    INSERT INTO jobs_idempotencykey AS k (tenant_id, endpoint_id, key, body_sha256, job_id, created_at)
+    SELECT tenant_id, endpoint_id, %(once_key)s::text, %(body_sha256)s::bytea, %(id)s, clock_timestamp()
+      FROM fit WHERE %(once_key)s::text IS NOT NULL
+        ON CONFLICT (tenant_id, endpoint_id, key) DO UPDATE
+       SET body_sha256 = excluded.body_sha256, job_id = excluded.job_id, created_at = excluded.created_at
+     WHERE k.created_at < clock_timestamp() - interval '{ONCE_H} hours' RETURNING k.job_id
 ), job AS (
     INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, priority, model_hashes,
                           ttl_ms, execution_timeout_ms, created_at, queued_at, deadline_at)
     SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(priority)s,
            %(model_hashes)s::bigint[], %(ttl_ms)s, %(execution_timeout_ms)s, now.at, now.at,
            now.at + %(ttl_ms)s::bigint * interval '1 ms'
-      FROM place, (SELECT clock_timestamp() AS at) now
-     WHERE dialect = 'raw' OR %(workflow_fault)s::text = ''
+      FROM fit, (SELECT clock_timestamp() AS at) now
+     WHERE %(once_key)s::text IS NULL OR EXISTS (SELECT 1 FROM once)
     RETURNING id, created_at
 ), payload AS (
     INSERT INTO jobs_payload (job_id, input, webhook, policy, request_bucket)
@@ -70,26 +81,68 @@ WITH {access.API_KEY}, place AS (
 ), event AS (
     INSERT INTO jobs_event (job_id, kind, at) SELECT id, 'created', created_at FROM job
 )
-SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, job.id
-  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true LEFT JOIN job ON true"""
+SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, fit.endpoint_id IS NOT NULL, job.id
+  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true LEFT JOIN fit ON true LEFT JOIN job ON true"""
 
 
-def create(key: GivenKey, endpoint: str, submission: Submission) -> JobId:
-    """Write the job: what this returns is durable. Refused: 400, 401, 403, 404; then nothing is written."""
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """The job of a submission; `replayed`: the state it is in, if the same submission had made it before."""
+
+    job: JobId
+    replayed: State | None = None
+
+
+def create(key: GivenKey, endpoint: str, submission: Submission) -> Created:
+    """Write the job: what this returns is durable. Refused: 400, 401, 403, 404, 409, 422; then nothing is written.
+
+    With an Idempotency-Key that made a job here before, that job is returned.
+    """
+    while True:
+        if created := _create(key, endpoint, submission):
+            return created  # else the submission that had this key was rolled back, or its day is over
+
+
+def _create(key: GivenKey, endpoint: str, submission: Submission) -> Created | None:
     params = access.api_key_params(key, RUN) | vars(submission) | {"endpoint": endpoint, "id": uuid7()}
     if submission.workflow_input is submission.input:
         params["workflow_input"] = None  # the same bytes are not sent twice
     for name in ("request_bucket", "raw_request_bucket"):
         params[name] = getattr(getattr(submission, name), "token", None)
+    once = submission.once
+    params |= {"once_key": once and once.key, "body_sha256": once and once.body_sha256}
     row = sql.one(CREATE, params)
     access.check_api_key(key, RUN, row)
-    endpoint_id, backend, job_id = row[access.API_KEY_WIDTH :]
+    endpoint_id, backend, fits, job_id = row[access.API_KEY_WIDTH :]
     if endpoint_id is None:
         raise no_endpoint(endpoint)
-    if job_id is None:
+    if not fits:
         raise submission.refusal()
+    if job_id is None:
+        assert once is not None
+        return _replay(row[0], endpoint_id, once)
     wake_endpoint(endpoint_id, backend)
-    return JobId(job_id, submission.sync)
+    return Created(job=JobId(job_id, submission.sync))
+
+
+# A statement of its own: the one that waited for the other submission's commit does not see what it wrote.
+REPLAY = """
+SELECT k.body_sha256, k.job_id, j.sync, j.state
+  FROM jobs_idempotencykey k JOIN accounts_apikey a ON a.tenant_id = k.tenant_id LEFT JOIN jobs_job j ON j.id = k.job_id
+ WHERE a.id = %(api_key)s AND k.endpoint_id = %(endpoint)s AND k.key = %(key)s"""
+
+
+def _replay(api_key: int, endpoint_id: int, once: Once) -> Created | None:
+    row = sql.first(REPLAY, {"api_key": api_key, "endpoint": endpoint_id, "key": once.key})
+    if row is None:
+        return None
+    body_sha256, job, sync, state = row
+    if bytes(body_sha256) != once.body_sha256:
+        error = f"The Idempotency-Key {once.key!r} came with another body before. A new request needs a new key."
+        raise Refused(422, "idempotency_key_reused", error)
+    if state is None:
+        raise Refused(409, "job_gone", f"The job of the Idempotency-Key {once.key!r} has been deleted.")
+    return Created(job=JobId(job, sync), replayed=State(state))
 
 
 def wake_endpoint(endpoint_id: int, backend: str) -> None:

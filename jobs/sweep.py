@@ -10,6 +10,7 @@ from django.db import transaction
 from django_q.tasks import async_task
 
 from accounts.sql import first, one, rows, run
+from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key, worker_key
 from jobs.loss import lose
 from jobs.states import State, end, lock
@@ -114,6 +115,18 @@ def wipe_request_buckets() -> int:
     return run(WIPE, {"keep": int(settings.REQUEST_BUCKET_KEEP.total_seconds()), "batch": BATCH})
 
 
+FORGET_KEYS = f"""
+DELETE FROM jobs_idempotencykey WHERE id IN (
+       SELECT id FROM jobs_idempotencykey WHERE created_at < clock_timestamp() - interval '{ONCE_H} hours'
+        LIMIT %(batch)s FOR UPDATE SKIP LOCKED)"""
+KEYS_BATCH = 10_000
+
+
+def forget_keys() -> int:
+    """Idempotency-Keys that make no difference any more (rules.md 24)."""
+    return run(FORGET_KEYS, {"batch": KEYS_BATCH})
+
+
 FORGET_WORKERS = """
 DELETE FROM jobs_worker w
  WHERE greatest(take_at, stop_at, ping_at, first_seen_at) < clock_timestamp() - interval '1 day'
@@ -150,7 +163,12 @@ def discard_uploads() -> int:
 
 
 STEPS: tuple[Callable[[], int], ...] = (time_out_overdue, lose_silent, lose_unstarted)  # every SWEEP_S
-SLOW_STEPS: tuple[Callable[[], int], ...] = (wipe_request_buckets, forget_gone, discard_uploads)  # every minute
+SLOW_STEPS: tuple[Callable[[], int], ...] = (
+    wipe_request_buckets,
+    forget_keys,
+    forget_gone,
+    discard_uploads,
+)  # every minute
 
 
 def sweep(steps: tuple[Callable[[], int], ...] = STEPS + SLOW_STEPS) -> dict[str, int]:

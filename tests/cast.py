@@ -72,7 +72,7 @@ class Client:
     def submit(self, given: Any = None, *, sync: bool = False, **fields: Any) -> JobId:
         body = {"input": {"workflow": WORKFLOW} if given is None else given, **fields}
         submission = parse_submission(parse_request(orjson.dumps(body)), sync=sync)
-        return lifecycle.create(self.key, self.place.name, submission)
+        return lifecycle.create(self.key, self.place.name, submission).job
 
     def cancel(self, job: JobId) -> str:
         return lifecycle.cancel(self.key, self.place.name, job).value

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from hashlib import sha256
 
 from django.conf import settings
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from jobs.wire.answers import answer, key_of
 from jobs.wire.bodies import parse_request, read_body
 from jobs.wire.call import verb
 from jobs.wire.gone import Gone, wait
-from jobs.wire.submission import Submission, parse_submission
+from jobs.wire.submission import Once, Submission, parse_submission
 
 WAIT_MS = (1_000, 300_000)
 DEFAULT_WAIT_MS = 90_000
@@ -28,17 +29,22 @@ STREAM_HOLD_S = 8.0  # RunPod's Python SDK waits 10 s
 
 
 async def run(request: Request) -> Response:
-    job = await _created(request, sync=False)
-    return answer({"id": public_id(job.uuid, job.sync), "status": State.IN_QUEUE.value})
+    created = await _created(request, sync=False)
+    said = {"id": public_id(created.job.uuid, created.job.sync), "status": (created.replayed or State.IN_QUEUE).value}
+    return answer(said, headers=_replayed(created))
 
 
 async def runsync(request: Request) -> Response:
-    job = await _created(request, sync=True)
+    created = await _created(request, sync=True)
     deadline = asyncio.get_running_loop().time() + _wait_ms(request) / 1000
-    return answer(await verb((await _ended(job, deadline)).json))
+    return answer(await verb((await _ended(created.job, deadline)).json), headers=_replayed(created))
 
 
-async def _created(request: Request, *, sync: bool) -> JobId:
+def _replayed(created: lifecycle.Created) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if created.replayed else {}
+
+
+async def _created(request: Request, *, sync: bool) -> lifecycle.Created:
     """The job, written. What it was made of is let go: thousands may wait for theirs."""
     submission = await _submission(request, sync=sync)
     return await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
@@ -133,17 +139,31 @@ async def _submission(request: Request, *, sync: bool) -> Submission:
         body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
         if sync:
             _wait_ms(request)
+        once_key = _once_key(request)
         if len(body) < LARGE_BYTES:
-            return _parse(body, sync, _endpoint(request))
+            return _parse(body, sync, _endpoint(request), once_key)
     except Refused:
         await _own_grant(request, lifecycle.RUN)
         raise
     await _own_grant(request, lifecycle.RUN)
-    return await verb(_parse, body, sync, _endpoint(request))
+    return await verb(_parse, body, sync, _endpoint(request), once_key)
 
 
-def _parse(body: bytes, sync: bool, endpoint: str) -> Submission:
-    return parse_submission(parse_request(body), sync=sync, judge=catalogue.judge(endpoint))
+def _parse(body: bytes, sync: bool, endpoint: str, once_key: str | None) -> Submission:
+    once = None if once_key is None else Once(key=once_key, body_sha256=sha256(body).digest())
+    return parse_submission(parse_request(body), sync=sync, judge=catalogue.judge(endpoint), once=once)
+
+
+def _once_key(request: Request) -> str | None:
+    """The Idempotency-Key, quoted as the IETF's draft has it or bare."""
+    text = request.headers.get("idempotency-key")
+    if text is None:
+        return None
+    quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"', text)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    if not re.fullmatch(r"[ -~]{1,255}", key):
+        raise bad_request("`Idempotency-Key` must be 1 to 255 printable ASCII characters.", "invalid_idempotency_key")
+    return key
 
 
 async def _own_grant(request: Request, scope: str) -> None:

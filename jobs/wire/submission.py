@@ -27,6 +27,14 @@ Judge = Callable[[Graph, Collection[str]], Verdict | None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Once:
+    """A request's Idempotency-Key, and the SHA-256 of its body."""
+
+    key: str
+    body_sha256: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
     without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
@@ -45,6 +53,7 @@ class Submission:
     model_hashes: list[int] | None
     request_bucket: Sealed | None
     raw_request_bucket: Sealed | None
+    once: Once | None = None
 
     def refusal(self) -> Refused:
         """What dialects with a workflow answer to a fault."""
@@ -54,7 +63,7 @@ class Submission:
         return Refused(400, "invalid_workflow", error, nodes=nodes)
 
 
-def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None) -> Submission:
+def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None, once: Once | None = None) -> Submission:
     """Raises Refused(400) for what no dialect takes."""
     values = parts.values
     given = values.get("input")
@@ -80,6 +89,7 @@ def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None) ->
         model_hashes=_model_hashes(workflow),
         request_bucket=own_bucket or config,
         raw_request_bucket=config,
+        once=once,
     )
 
 

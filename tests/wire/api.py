@@ -44,6 +44,7 @@ class Api:
     client: Client
     endpoint: str
     authorization: str
+    headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, http: httpx.Client, client: Client) -> "Api":
@@ -59,10 +60,14 @@ class Api:
     def by(self, authorization: str) -> "Api":
         return replace(self, authorization=authorization)
 
+    def once(self, key: str) -> "Api":
+        return replace(self, headers=(("Idempotency-Key", key),))
+
     def call(self, method: str, path: str, body: Any = None, **params: Any) -> httpx.Response:
         """`body`: bytes as they are; other values as JSON; None: empty."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         headers = {"Authorization": self.authorization, "Content-Type": "application/json"}
+        headers |= dict(self.headers)
         url = f"/v2/{self.endpoint}/{path}"
         return self.http.request(method, url, content=content, headers=headers, params=params or None)
 
