@@ -1,10 +1,13 @@
-"""The tenants' clients. A good client: it asks again when it got no answer, and remembers all that it was told."""
+"""The tenants' clients. A good client: it asks again when it got no answer, and remembers all that it was told.
+
+Three of four send an Idempotency-Key, and the same request again; the others submit anew, and both jobs must end.
+"""
 
 import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,7 @@ ANSWER_S = 20.0  # after so long without an answer it asks again
 WAIT_MS = 30_000  # of runsync
 POLLS_S = (0.4, 5.0)  # from, to
 READERS = 16
+EMPTY: Mapping[str, str] = {}
 Answer = dict[str, Any]
 
 
@@ -96,10 +100,12 @@ class Clients:
 
     async def _submit(self, seen: Seen) -> None:
         while not seen.id and not self._left.is_set():
-            made = Submission(token=f"c{seen.plan.number}-{len(seen.submissions)}-x")
-            seen.submissions.append(made)
+            if not seen.submissions or not seen.plan.once:
+                seen.submissions.append(Submission(token=f"c{seen.plan.number}-{len(seen.submissions)}-x"))
+            made = seen.submissions[-1]
             path = f"runsync?wait={WAIT_MS}" if seen.plan.sync else "run"
-            status, answer = await self._call(seen, "POST", path, seen.plan.body(made.token))
+            once = {"Idempotency-Key": made.token} if seen.plan.once else {}
+            status, answer = await self._call(seen, "POST", path, seen.plan.body(made.token), once)
             if status == 200:
                 made.id = answer["id"]
                 self._told(seen, answer)
@@ -150,9 +156,11 @@ class Clients:
             seen.wrong.append(f"{verb} was answered {status}: {answer}")
         await asyncio.sleep(1)
 
-    async def _call(self, seen: Seen, method: str, path: str, body: Answer | None = None) -> tuple[int | None, Answer]:
+    async def _call(
+        self, seen: Seen, method: str, path: str, body: Answer | None = None, more: Mapping[str, str] = EMPTY
+    ) -> tuple[int | None, Answer]:
         """Status and JSON of the answer; (None, {"error": …}) if there was none."""
-        headers = {"Authorization": f"Bearer {self._keys[seen.plan.tenant]}"}
+        headers = {"Authorization": f"Bearer {self._keys[seen.plan.tenant]}", **more}
         timeout = aiohttp.ClientTimeout(total=ANSWER_S + (WAIT_MS / 1000 if path.startswith("runsync") else 0))
         try:
             async with self._http.request(

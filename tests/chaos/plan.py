@@ -37,6 +37,11 @@ class JobPlan:
     cancel_after_s: float | None = None
 
     @property
+    def once(self) -> bool:
+        """Whether its client sends an Idempotency-Key."""
+        return self.number % 4 != 0
+
+    @property
     def fails(self) -> bool:
         return self.kind in ("failing", "retried")
 

@@ -1,5 +1,6 @@
 """Every command of the README and of docs/ is run, and the settings table is the settings'."""
 
+import json
 import re
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def test_the_apis_javascript_runs(up: Instance, folder: Path) -> None:
     assert said[-2].startswith("COMPLETED http")
     assert "X-Amz-Signature" in said[-2]
     assert said[-1] == "COMPLETED"
+
+
+def test_the_apis_commands_run(up: Instance, folder: Path) -> None:
+    made = run(folder, up, ["bash", "-c", ".venv/bin/python manage.py create_tenant curl --json | tail -n 1"])
+    env = f"HEARTH_URL={up.url} HEARTH_API_KEY={json.loads(made)['api_key']}"
+    for shell in blocks("docs/api.md", "bash"):
+        said = run(folder, up, ["env", *env.split(), "bash", "-euo", "pipefail", "-c", shell])
+        assert json.loads(said)["id"]
 
 
 def test_the_operators_commands_run(up: Instance, folder: Path) -> None:

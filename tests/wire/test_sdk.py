@@ -49,6 +49,11 @@ def test_run_status_output(endpoint: Any, acme: Api) -> None:
     assert found.payload.webhook == "https://h/"
 
 
+def test_an_idempotency_key_goes_by_the_clients_headers(endpoint: Any) -> None:
+    endpoint.rp_client.headers["Idempotency-Key"] = "a"
+    assert len({endpoint.run({"n": 1}).job_id for _ in range(3)}) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [({"n": 1}, {"n": 1}), ({}, {}), ({"input": {}}, {"input": {}}), ({"input": [1], "x": 2}, [1])],
