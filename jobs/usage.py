@@ -19,7 +19,8 @@ WITH released AS (
       FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id
       JOIN jobs_grant g ON g.id = a.grant_id JOIN jobs_endpoint e ON e.id = a.endpoint_id
      CROSS JOIN LATERAL (
-           SELECT coalesce(greatest(0, extract(epoch FROM a.released_at - a.started_at) * 1000), 0)::bigint) gpu (ms)
+           SELECT CASE WHEN a.outcome = 'undone' OR a.started_at IS NULL THEN 0
+                       ELSE greatest(0, extract(epoch FROM a.released_at - a.started_at) * 1000) END::bigint) gpu (ms)
      WHERE a.job_id = ANY (%(jobs)s::uuid[]) AND a.released_at IS NOT NULL AND a.gpu_ms IS NULL
        FOR NO KEY UPDATE OF a
 ), attempt AS (

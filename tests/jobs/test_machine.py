@@ -31,6 +31,7 @@ from storage.models import Blob
 from tests.cast import Client, FakeWorker, attempt_of, attempt_row, new_client, new_place
 from tests.chaos.checks import MAX_ATTEMPTS, Case, Run, attempts_and_events_agree, moved_legally, not_tried_for_ever
 from tests.chaos.history import Story
+from tests.jobs.recount import check_usage
 from worker.wire import Upload
 
 ENDS = {"completed", "failed", "cancelled", "timed_out"}
@@ -254,6 +255,11 @@ class Jobs(RuleBasedStateMachine):
             assert self.ended.setdefault(story.job.id, story.job.state) == story.job.state
         else:
             assert story.job.id not in self.ended
+
+    @invariant()
+    def usage_is_what_happened(self) -> None:
+        if hasattr(self, "client"):
+            check_usage(self.client.tenant)
 
     @invariant()
     def the_cap_holds(self) -> None:
