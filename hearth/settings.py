@@ -82,6 +82,7 @@ POLL_HOLD_S = env.int("HEARTH_POLL_HOLD_S", default=10)
 START_S = env.int("HEARTH_START_S", default=600)  # an idle own worker that holds a job must start it within this
 MAX_ATTEMPTS = env.int("HEARTH_MAX_ATTEMPTS", default=3)
 MAX_FREE_LOSSES = env.int("HEARTH_MAX_FREE_LOSSES", default=3)
+CURRENCY = env.str("HEARTH_CURRENCY", default="")  # of the prices, as it is shown
 BILL_LOST = env.bool("HEARTH_BILL_LOST", default=False)  # GPU time of attempts that were lost or handed back
 SWEEP_S = env.float("HEARTH_SWEEP_S", default=1.0)
 RECHECK_S = 2.0  # waiters re-read what they wait for this often, whatever NOTIFY said
@@ -165,6 +166,7 @@ UNFOLD = {
                     _page("Jobs", "list_alt", "jobs_job"),
                     _page("Endpoints", "hub", "jobs_endpoint"),
                     _page("Grants", "handshake", "jobs_grant"),
+                    _page("Usage", "bar_chart", "jobs_usage"),
                     _page("Workers", "memory", "jobs_worker"),
                     _page("Worker keys", "vpn_key", "jobs_workerkey"),
                     _page("Node catalogues", "schema", "jobs_catalogue"),

@@ -1,5 +1,5 @@
-"""The operator's pages on endpoints, grants, worker keys, workers, jobs, tasks; and on tenants, who have all of it."""
+"""The operator's pages: endpoints, grants, workers and their keys, jobs, tasks, usage; and tenants, who have it all."""
 
-from jobs.admin import fleet, job, tasks, tenants
+from jobs.admin import fleet, job, tasks, tenants, usage
 
-__all__ = ["fleet", "job", "tasks", "tenants"]
+__all__ = ["fleet", "job", "tasks", "tenants", "usage"]

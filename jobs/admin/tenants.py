@@ -13,7 +13,9 @@ from accounts.admin.users import MemberInline
 from accounts.models import ApiKey, Member, Tenant
 from jobs.admin.counts import Rows, load
 from jobs.admin.fleet import GrantInline, LoadColumns, link
-from jobs.models import Grant
+from jobs.admin.usage import chart, csv_file, today
+from jobs.models import Grant, Usage
+from jobs.report import month_before
 from storage.admin import BucketInline
 from storage.models import Bucket
 
@@ -37,11 +39,28 @@ class TenantAdmin(LoadColumns, Admin):
     ordering = ("name",)
     jobs_by = "tenant__id__exact"
     inlines = (ApiKeyInline, GrantInline, MemberInline, BucketInline)
-    actions_detail = [{"title": "Add", "icon": "add", "items": ["add_key", "add_grant", "add_member", "add_bucket"]}]
+    actions_detail = [
+        {"title": "Add", "icon": "add", "items": ["add_key", "add_grant", "add_member", "add_bucket"]},
+        {"title": "Usage as CSV", "icon": "download", "items": ["this_month", "last_month"]},
+    ]
+    change_form_after_template = "jobs/usage_chart.html"
     add_key = adding(ApiKey, "API key")
     add_grant = adding(Grant, "Grant")
     add_member = adding(Member, "Member")
     add_bucket = adding(Bucket, "Bucket")
+
+    @going("This month", "download")
+    def this_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return csv_file(today().replace(day=1), Tenant.objects.get(pk=object_id))
+
+    @going("Last month", "download")
+    def last_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return csv_file(month_before(today()), Tenant.objects.get(pk=object_id))
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if tenant := kwargs.get("obj"):
+            context |= {"chart": chart(Usage.objects.of(tenant))}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def get_queryset(self, request: HttpRequest) -> Any:
         own = {"tenant": OuterRef("pk")}

@@ -17,7 +17,7 @@ from django_q.signing import SignedPackage
 from accounts.models import Member, Tenant, User
 from accounts.sealed import Sealed
 from jobs.ids import JobId
-from jobs.models import Attempt, Catalogue, Endpoint, Grant, Job, Worker, WorkerKey
+from jobs.models import Attempt, Catalogue, Endpoint, Grant, Job, Usage, Worker, WorkerKey
 from jobs.states import State, end
 from storage.models import Asset, Blob, Bucket
 from tests.cast import new_client, new_place, unique
@@ -62,6 +62,7 @@ class Rows:
     def _fleet(self) -> None:
         endpoint = Endpoint.objects.create(name=unique(self.name), dialect="raw")
         Grant.all_tenants.create(tenant=self.tenant, endpoint=endpoint)
+        Usage.all_tenants.create(tenant=self.tenant, endpoint=endpoint, day=timezone.now().date(), gpu_ms=1000)
         self.keys.append(WorkerKey.issue(endpoint=self.place.endpoint, name=self.name)[1])
         sha256, body = secrets.token_hex(32), gzip.compress(b'{"SaveImage": {}, "LoadImage": {}}')
         catalogue = Catalogue.objects.create(endpoint=self.place.endpoint, sha256=sha256, body=body)
