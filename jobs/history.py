@@ -15,6 +15,7 @@ from jobs.lifecycle import READ, no_job, own_grant
 from jobs.live import Key
 from jobs.models import Endpoint, Event, Grant, Job
 from jobs.states import FINAL, State
+from jobs.waits import Queued, why
 from storage.models import Bucket
 from storage.outputs import Signer
 
@@ -36,6 +37,7 @@ class Snapshot:
     error: bytes | None
     progress: bytes | None
     bucket_id: int | None
+    queued: Queued | None = None
 
     @property
     def ended(self) -> bool:
@@ -59,6 +61,8 @@ class Snapshot:
             answer["error"] = orjson.Fragment(self.error)
         if self.worker:
             answer["workerId"] = self.worker
+        if self.queued and (waits := why(self.queued)):
+            answer["queue"] = waits
         return answer
 
     def _signed(self, output: bytes) -> bytes:
@@ -81,7 +85,8 @@ def with_urls(output: Any, bucket: Bucket | None) -> Any:
 
 
 COLUMNS = """j.id, j.sync, j.state, e.dialect, j.attempt, j.delay_ms, j.execution_ms, j.worker_name, p.output, p.error,
-       CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id"""
+       CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id,
+       j.id, j.priority, j.endpoint_id, j.grant_id, j.api_key_id, j.losses + j.free_losses"""
 
 STATUS = f"""
 WITH {access.API_KEY}
@@ -93,7 +98,7 @@ SELECT {access.API_KEY_COLUMNS}, {COLUMNS}
 
 
 def _snapshot(row: sql.Row) -> Snapshot:
-    job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress, bucket_id = row
+    job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress, bucket_id = row[:12]
     return Snapshot(
         id=public_id(job, sync),
         state=State(state),
@@ -106,6 +111,7 @@ def _snapshot(row: sql.Row) -> Snapshot:
         error=None if error is None else bytes(error),
         progress=None if progress is None else bytes(progress),
         bucket_id=bucket_id,
+        queued=Queued(*row[12:]) if state == State.IN_QUEUE else None,
     )
 
 
@@ -173,9 +179,16 @@ def requests(key: GivenKey, endpoint: str) -> dict[str, list[dict[str, Any]]]:
 
 def _listed(job: Job) -> dict[str, Any]:
     times = {"delayTime": job.delay_ms, "executionTime": job.execution_ms}
-    known = {name: value for name, value in times.items() if value is not None}
+    known: dict[str, Any] = {name: value for name, value in times.items() if value is not None}
     worker = {"workerId": job.worker_name} if job.worker_name else {}
+    waits = why(queued(job)) if job.state == State.IN_QUEUE else None
+    known |= {"queue": waits} if waits else {}
     return {"id": job.public_id, "status": job.state, "createdAt": job.created_at.isoformat(), **known, **worker}
+
+
+def queued(job: Job) -> Queued:
+    losses = job.losses + job.free_losses
+    return Queued(job.pk, job.priority, job.endpoint_id, job.grant_id, job.api_key_id, losses)
 
 
 def timeline(job: Job) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave
 from accounts.keys import new_key
-from accounts.models import ApiKey, Key
+from accounts.models import ApiKey, Key, Limited
 
 _KEY = re.compile(r"(?:hth|hwk)_([0-9a-f]{1,12})")
 KEY_STATES: Labels = {"active": "success", "expired": "warning", "revoked": "danger"}
@@ -57,10 +57,13 @@ class KeyAdmin(Admin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         own = [field for field in ("name", "scopes", "expires_at") if hasattr(self.model, field)]
+        limits = [("max_queued", "max_running", "requests_per_10s"), ("gpu_s_a_month", "cost_a_month")]
+        limited = (("Limits", {"fields": limits}),) if issubclass(self.model, Limited) else ()
         if obj is None:
-            return ((None, {"fields": [self.owner, *own]}),)
+            return ((None, {"fields": [self.owner, *own]}), *limited)
         return (
             (None, {"fields": [("shown", "state", self.owner), *own]}),
+            *limited,
             ("Dates", {"fields": [self.date_fields]}),
         )
 

@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import F, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -15,6 +15,8 @@ from accounts.admin.keys import KeyAdmin, KeyInline
 from accounts.admin.pages import Admin, Inline, Labels, ReadOnly
 from jobs.admin.counts import ALIVE, GONE, UNHEALTHY, Rows, load, with_health
 from jobs.catalogue import classes_in
+from jobs.endpoints import set_mode
+from jobs.lifecycle import wake_endpoint
 from jobs.models import Attempt, Catalogue, Endpoint, Grant, Worker, WorkerKey
 from jobs.states import State
 
@@ -47,7 +49,7 @@ class LoadColumns:
 
 class GrantInline(Inline):
     model = Grant
-    fields = ("tenant", "endpoint", "weight", "max_running", "created_at")
+    fields = ("tenant", "endpoint", "weight", "max_running", "price", "created_at")
     readonly_fields = ("tenant", "endpoint", "created_at")
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -58,10 +60,14 @@ class WorkerKeyInline(KeyInline):
     model = WorkerKey
 
 
+MODES: Labels = {"open": "success", "paused": "warning", "draining": "info", "closed": "danger"}
+
+
 @admin.register(Endpoint)
 class EndpointAdmin(LoadColumns, Admin):
     list_display = (
         "name",
+        "mode_label",
         "backend",
         "dialect",
         "queued_jobs",
@@ -70,11 +76,16 @@ class EndpointAdmin(LoadColumns, Admin):
         "granted",
         "created_at",
     )
-    list_filter = (("backend", ChoicesDropdownFilter), ("dialect", ChoicesDropdownFilter))
+    list_filter = (
+        ("mode", ChoicesDropdownFilter),
+        ("backend", ChoicesDropdownFilter),
+        ("dialect", ChoicesDropdownFilter),
+    )
     search_fields = ("name",)
     ordering = ("name",)
     jobs_by = "endpoint__id__exact"
     inlines = (GrantInline, WorkerKeyInline)
+    actions = ("open_selected", "pause_selected", "drain_selected")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         alive = with_health(Worker.objects.filter(endpoint=OuterRef("pk"))).filter(health=ALIVE)
@@ -84,12 +95,47 @@ class EndpointAdmin(LoadColumns, Admin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """The name is in the URLs of clients and workers."""
-        return ("name", "created_at", "queued_jobs", "running_jobs", "live_workers") if obj else ()
+        return ("name", "created_at", "queued_jobs", "running_jobs", "live_workers", "drained") if obj else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         settings: list[Any] = ["name", ("backend", "dialect", "prefetch")]
         now = ("queued_jobs", "running_jobs", "live_workers", "created_at")
-        return ((None, {"fields": [*([now] if obj else []), *settings]}),)
+        return (
+            (None, {"fields": [*([now] if obj else []), *settings]}),
+            ("Mode", {"fields": [("mode", "message"), *(["drained"] if obj else [])]}),
+            ("Limits and price", {"fields": [("max_running", "max_queued", "price")]}),
+        )
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        wake_endpoint(obj.pk, obj.backend)  # it may hand out what it did not before
+
+    @admin.action(description="Open the selected endpoints", permissions=["change"])
+    def open_selected(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        self._set(request, queryset, Endpoint.Mode.OPEN)
+
+    @admin.action(description="Pause the selected endpoints", permissions=["change"])
+    def pause_selected(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        self._set(request, queryset, Endpoint.Mode.PAUSED)
+
+    @admin.action(description="Drain the selected endpoints", permissions=["change"])
+    def drain_selected(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        self._set(request, queryset, Endpoint.Mode.DRAINING)
+
+    def _set(self, request: HttpRequest, queryset: QuerySet[Endpoint], mode: Endpoint.Mode) -> None:
+        for endpoint in queryset:
+            set_mode(endpoint.name, mode)
+            self.log_change(request, endpoint, f"Is {mode.label}.")
+        messages.success(request, f"Now {mode.value}: {', '.join(str(endpoint) for endpoint in queryset)}.")
+
+    @admin.display(description="mode", ordering="mode")
+    def mode_label(self, endpoint: Endpoint) -> str:
+        return str(display_for_label(endpoint.mode, "-", MODES))
+
+    @admin.display(description="drained")
+    def drained(self, endpoint: Any) -> str:
+        left = f"{endpoint.queued} queued, {endpoint.running} running"
+        return "yes: nothing is queued or running" if not endpoint.queued + endpoint.running else f"no: {left}"
 
     @admin.display(description="workers alive", ordering="alive")
     def live_workers(self, endpoint: Any) -> str:
@@ -102,12 +148,12 @@ class EndpointAdmin(LoadColumns, Admin):
 
 @admin.register(Grant)
 class GrantAdmin(LoadColumns, Admin):
-    list_display = ("tenant", "endpoint", "weight", "max_running", "queued_jobs", "running_jobs", "created_at")
+    list_display = ("tenant", "endpoint", "weight", "max_running", "price", "queued_jobs", "running_jobs", "created_at")
     list_filter = (("tenant", AutocompleteSelectFilter), ("endpoint", AutocompleteSelectFilter))
     list_select_related = ("tenant", "endpoint")
     search_fields = ("tenant__name", "endpoint__name")
     autocomplete_fields = ("tenant", "endpoint")
-    fields = ("tenant", "endpoint", ("weight", "max_running"), "created_at")
+    fields = ("tenant", "endpoint", ("weight", "max_running", "price"), "created_at")
     ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> Any:

@@ -12,6 +12,7 @@ from jobs import history
 from jobs.admin.shown import READ_BYTES, address, duration, pretty
 from jobs.models import Attempt, Event, Job
 from jobs.states import State
+from jobs.waits import why as waits_for
 from storage.admin import preview
 from storage.models import Asset
 
@@ -34,7 +35,8 @@ def label(text: str, kind: str, colours: Labels) -> str:
 
 
 def job_page(job: Job) -> dict[str, Any]:
-    return {"timeline": timeline(job), "attempts": attempts(job), "files": files(job), **payload(job)}
+    waits = waits_for(history.queued(job)) if job.state == State.IN_QUEUE else None
+    return {"waits": waits, "timeline": timeline(job), "attempts": attempts(job), "files": files(job), **payload(job)}
 
 
 def timeline(job: Job) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def timeline(job: Job) -> dict[str, Any]:
 
 def attempts(job: Job) -> dict[str, Any]:
     found = Attempt.objects.filter(job=job).select_related("worker").order_by("number")
-    headers = ["Attempt", "Worker", "Handed over", "Confirmed", "Started", "Ended", "Outcome", "Slot freed"]
+    headers = ["Attempt", "Worker", "Handed over", "Confirmed", "Started", "Ended", "Outcome", "Slot freed", "GPU time"]
     return {"headers": headers, "rows": [_attempt(attempt) for attempt in found]}
 
 
@@ -66,7 +68,17 @@ def _attempt(attempt: Attempt) -> tuple[Any, ...]:
     outcome = label(attempt.get_outcome_display(), attempt.outcome, OUTCOMES) if attempt.outcome else "-"
     times = (attempt.confirmed_at, attempt.started_at, attempt.ended_at, attempt.released_at)
     confirmed, started, ended, released = (_after(attempt.handed_at, at) for at in times)
-    return attempt.number, worker, clock(attempt.handed_at), confirmed, started, ended, outcome, released
+    return (
+        attempt.number,
+        worker,
+        clock(attempt.handed_at),
+        confirmed,
+        started,
+        ended,
+        outcome,
+        released,
+        duration(attempt.gpu_ms),
+    )
 
 
 def clock(at: datetime | None) -> str:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
-from django.db.models import Model, OuterRef
+from django.db.models import Model, OuterRef, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 
 from accounts.admin.keys import ApiKeyInline
@@ -13,11 +15,14 @@ from accounts.admin.users import MemberInline
 from accounts.models import ApiKey, Member, Tenant
 from jobs.admin.counts import Rows, load
 from jobs.admin.fleet import GrantInline, LoadColumns, link
+from jobs.admin.shown import duration
 from jobs.admin.usage import chart, csv_file, today
 from jobs.models import Grant, Usage
 from jobs.report import month_before
 from storage.admin import BucketInline
-from storage.models import Bucket
+from storage.models import Blob, Bucket
+
+MONTHLY = ("gpu_s_a_month", "cost_a_month", "max_stored_bytes")
 
 
 def adding(kind: type[Model], what: str) -> Any:
@@ -74,10 +79,23 @@ class TenantAdmin(LoadColumns, Admin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         now = ("queued_jobs", "running_jobs", "all_jobs", "created_at")
-        return ((None, {"fields": ["name", *([now, "id"] if obj else [])]}),)
+        limits = [("max_queued", "max_running", "requests_per_10s"), MONTHLY]
+        return (
+            (None, {"fields": ["name", *([now, "id"] if obj else [])]}),
+            ("Limits", {"fields": [*limits, *([("this_months_gpu", "this_months_cost", "stored")] if obj else [])]}),
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("id", "queued_jobs", "running_jobs", "all_jobs", "created_at")
+        return (
+            "id",
+            "queued_jobs",
+            "running_jobs",
+            "all_jobs",
+            "created_at",
+            "this_months_gpu",
+            "this_months_cost",
+            "stored",
+        )
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         return self.inlines if obj else ()
@@ -89,6 +107,28 @@ class TenantAdmin(LoadColumns, Admin):
             post["_continue"] = "1"
             request.POST = post  # type: ignore[assignment]
         return super().response_add(request, obj, post_url_continue)
+
+    @admin.display(description="GPU time of this month")
+    def this_months_gpu(self, tenant: Tenant) -> str:
+        return duration(self._used(tenant)["gpu_ms"])
+
+    @admin.display(description="cost of this month")
+    def this_months_cost(self, tenant: Tenant) -> str:
+        return f"{self._used(tenant)['cost']:.2f} {settings.CURRENCY}".rstrip()
+
+    @admin.display(description="stored in the operator's S3")
+    def stored(self, tenant: Tenant) -> str:
+        return str(filesizeformat(self._used(tenant)["bytes"]))
+
+    def _used(self, tenant: Any) -> dict[str, Any]:
+        """Looked up once for a page, whose template asks for each field several times."""
+        if not hasattr(tenant, "used"):
+            month = Usage.objects.of(tenant).filter(day__gte=today().replace(day=1))
+            kept = Blob.objects.of(tenant).filter(state=Blob.State.KEPT, bucket=None, of_request=False)
+            sums = month.aggregate(gpu_ms=Sum("gpu_ms"), cost=Sum("cost")) | kept.aggregate(bytes=Sum("bytes"))
+            tenant.used = {name: value or 0 for name, value in sums.items()}
+        used: dict[str, Any] = tenant.used
+        return used
 
     @admin.display(description="jobs")
     def all_jobs(self, tenant: Tenant) -> str:

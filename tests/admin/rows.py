@@ -126,6 +126,11 @@ def page_url(row: models.Model, page: str = "change") -> str:
     return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{page}", args=[row.pk])
 
 
+def no_rows(*prefixes: str) -> dict[str, object]:
+    """What a page's form says of lists in it that are empty."""
+    return {f"{prefix}-{name}_FORMS": 0 for prefix in prefixes for name in ("TOTAL", "INITIAL")}
+
+
 def newest(model: type[models.Model]) -> models.Model:
     row = model._default_manager.order_by("-pk").first()
     assert row is not None, f"Rows.add makes no {model._meta.label}"

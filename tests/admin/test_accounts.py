@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.models import Member, Tenant, User
 from jobs.models import Endpoint, Grant
-from tests.admin.rows import Rows, get, list_url, page_url
+from tests.admin.rows import Rows, get, list_url, no_rows, page_url
 from tests.cast import new_client, new_place, unique
 
 
@@ -53,11 +53,6 @@ def test_a_bad_name_is_refused(browser: Browser) -> None:
     assert "1–63 of a–z, 0–9 and -" in page
 
 
-def no_rows(*prefixes: str) -> dict[str, object]:
-    """What a page's form says of lists in it that are empty."""
-    return {f"{prefix}-{name}_FORMS": 0 for prefix in prefixes for name in ("TOTAL", "INITIAL")}
-
-
 def test_a_grants_weight_and_limit_are_changed_on_the_tenants_page(browser: Browser) -> None:
     acme = new_client(new_place("raw"))
     forms = no_rows("api_keys", "members", "buckets")
@@ -92,7 +87,7 @@ def test_what_has_jobs_is_not_deleted_and_what_has_none_is(browser: Browser, row
 def test_an_endpoints_name_stays_as_it_is(browser: Browser) -> None:
     place = new_place("raw")
     forms = no_rows("grants", "worker_keys")
-    given = {"name": "other", "backend": "fleet", "dialect": "raw", "prefetch": "3"}
+    given = {"name": "other", "backend": "fleet", "dialect": "raw", "prefetch": "3", "mode": "open"}
     assert browser.post(page_url(place.endpoint), given | forms).status_code == 302
     place.endpoint.refresh_from_db()
     assert (place.endpoint.name, place.endpoint.prefetch) == (place.name, 3)

@@ -92,7 +92,7 @@ def test_requests_lists_the_callers_jobs_newest_first(acme: Api, globex: Api) ->
     finish(acme, acme.take())
     found = listed(acme)
     assert [job["id"] for job in found] == [second, first]
-    assert found[0].keys() == {"id", "status", "createdAt"}
+    assert found[0].keys() == {"id", "status", "createdAt", "queue"}
     assert found[1].keys() == {"id", "status", "createdAt", "delayTime", "executionTime", "workerId"}
     assert datetime.fromisoformat(str(found[1]["createdAt"])) == job_row(first).created_at
     assert [job["id"] for job in listed(globex)] == [other]

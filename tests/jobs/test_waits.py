@@ -1,0 +1,192 @@
+"""Why a queued job waits: its place, an estimate, the reason."""
+
+import time
+from typing import Any
+
+import pytest
+
+from accounts import sql
+from accounts.models import ApiKey, Tenant
+from jobs import history, news, waits
+from jobs.ids import JobId
+from jobs.loss import lose
+from jobs.models import Endpoint, Grant, Job
+from jobs.queue import Holder, claim
+from tests.cast import Client, Place, attempt_of, new_client, row
+from tests.jobs.simulation import queue
+
+HOLDER = Holder(name="h")
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "FRESH_S", 0.0)
+    monkeypatch.setattr(waits, "RARELY", 0.0)
+
+
+def told(job: JobId | Job) -> dict[str, Any]:
+    found = waits.why(history.queued(row(job) if isinstance(job, JobId) else job))
+    assert found
+    return found
+
+
+def reason(job: JobId) -> tuple[str, str]:
+    found = told(job)
+    return found["reason"], found["text"]
+
+
+def test_with_no_worker_ever_it_says_so(acme: Client) -> None:
+    found = told(acme.submit())
+    assert found == {
+        "position": 1,
+        "estimate_s": None,
+        "reason": "no_worker",
+        "text": "No worker has served this endpoint yet.",
+    }
+
+
+def test_a_worker_that_went_is_remembered(acme: Client) -> None:
+    acme.place.worker().take()
+    job = acme.submit()
+    sql.run("UPDATE jobs_worker SET take_at = now() - interval '90 s' WHERE endpoint_id = %s", [acme.place.endpoint.pk])
+    why, text = reason(job)
+    assert why == "no_worker"
+    assert "was seen 9" in text
+
+
+def test_a_worker_that_only_pings_is_starting(acme: Client) -> None:
+    acme.place.worker().ping()
+    assert reason(acme.submit())[0] == "worker_starting"
+
+
+def test_an_idle_worker_takes_it_next(acme: Client) -> None:
+    acme.place.worker().take()
+    assert told(acme.submit()) | {"text": ""} == {"position": 1, "estimate_s": 0, "reason": "next", "text": ""}
+
+
+def test_busy_workers_are_counted(acme: Client) -> None:
+    workers = [acme.place.worker(name) for name in ("w1", "w2")]
+    for worker in workers:
+        acme.submit()
+        worker.take()
+    job = acme.submit()
+    assert reason(job) == ("busy", "All 2 workers are busy.")
+
+
+def test_a_lost_worker_is_the_reason(acme: Client) -> None:
+    job = acme.submit()
+    worker = acme.place.worker()
+    claimed = worker.take_one()
+    lose(claimed.job, claimed.number, "test")
+    assert reason(job) == ("retry", "1 attempts of it came to nothing; it is at its old place in the queue.")
+
+
+@pytest.mark.parametrize("mode", ["paused", "closed"])
+def test_a_paused_endpoint_tells_its_message(acme: Client, mode: str) -> None:
+    acme.place.worker().take()
+    Endpoint.objects.filter(pk=acme.place.endpoint.pk).update(mode=mode, message="New disks until noon.")
+    job = acme.submit()
+    assert reason(job) == ("paused", "The endpoint is paused. New disks until noon.")
+    assert told(job)["estimate_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "text"),
+    [
+        ("grant", "You run 1 jobs at a time on this endpoint."),
+        ("tenant", "Your account runs 1 jobs at a time."),
+        ("key", "The API key runs 1 jobs at a time."),
+        ("endpoint", "The endpoint runs 1 jobs at a time."),
+    ],
+)
+def test_a_cap_is_named(acme: Client, owner: str, text: str) -> None:
+    rows: dict[str, Any] = {
+        "grant": Grant.all_tenants.filter(pk=acme.grant.pk),
+        "tenant": Tenant.objects.filter(pk=acme.tenant.pk),
+        "key": ApiKey.all_tenants.filter(tenant=acme.tenant),
+        "endpoint": Endpoint.objects.filter(pk=acme.place.endpoint.pk),
+    }
+    rows[owner].update(max_running=1)
+    acme.place.worker("w2").take()
+    acme.submit()
+    acme.place.worker("w1").take_one()
+    assert reason(acme.submit()) == ("limit", text)
+
+
+def test_a_used_up_month_has_no_estimate(acme: Client) -> None:
+    acme.place.worker().take()
+    Tenant.objects.filter(pk=acme.tenant.pk).update(gpu_s_a_month=0)
+    found = told(acme.submit())
+    assert (found["reason"], found["estimate_s"]) == ("limit", None)
+    assert "0 GPU-seconds of this month" in found["text"]
+
+
+def test_places_follow_priority_and_age(acme: Client) -> None:
+    late, low, high = acme.submit(), acme.submit(policy={"priority": -1}), acme.submit(policy={"priority": 3})
+    assert [told(job)["position"] for job in (high, late, low)] == [1, 2, 3]
+
+
+def test_places_are_those_in_which_the_queue_serves(place: Place) -> None:
+    """Three tenants of different weights and lengths: what was told before is how they are taken."""
+    clients = [new_client(place, weight=weight) for weight in (1.0, 2.0, 0.5)]
+    for client, job_ms in zip(clients, (1_000, 5_000, 2_000), strict=True):
+        queue(client, 20)
+        Grant.all_tenants.filter(pk=client.grant.pk).update(job_ms=job_ms)
+    said = {job.pk: told(job)["position"] for job in Job.all_tenants.filter(endpoint=place.endpoint)}
+    taken = [job.job for job in claim(place.endpoint.pk, HOLDER, 60).jobs]
+    off = [abs(said[job] - place) for place, job in enumerate(taken, 1)]
+    assert len(taken) == 60
+    assert max(off) <= 2
+
+
+def test_the_estimate_is_the_work_ahead_by_the_workers(acme: Client, globex: Client) -> None:
+    for name in ("w1", "w2"):
+        acme.place.worker(name).take()
+    for client in (acme, globex):
+        Grant.all_tenants.filter(pk=client.grant.pk).update(job_ms=10_000)
+        queue(client, 20)
+    found = told(acme.submit())
+    assert found["position"] in (40, 41)
+    assert found["estimate_s"] in range(190, 211)
+
+
+def test_nothing_of_another_tenant_is_told_but_numbers(acme: Client, globex: Client) -> None:
+    queue(globex, 3)
+    assert globex.tenant.name not in str(told(acme.submit()))
+
+
+def test_a_place_in_a_long_queue_is_told_from_samples(acme: Client) -> None:
+    queue(acme, 12_000)
+    jobs = list(Job.all_tenants.filter(grant=acme.grant).order_by("id"))
+    for at in (0, 5_000, 11_999):
+        assert abs(told(jobs[at])["position"] - (at + 1)) <= 12
+
+
+def test_what_cannot_be_told_is_left_out(acme: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> waits.Sight:
+        raise RuntimeError("no view")
+
+    monkeypatch.setattr(waits, "_see", broken)
+    job = acme.submit()
+    assert "queue" not in history.status(acme.key, acme.place.name, job).fields()
+
+
+def test_one_look_serves_all_who_ask_within_a_second(acme: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "FRESH_S", 60.0)
+    looks: list[int] = []
+    see = waits._see
+    monkeypatch.setattr(waits, "_see", lambda endpoint: looks.append(endpoint) or see(endpoint))
+    jobs = [acme.submit() for _ in range(5)]
+    begun = time.monotonic()
+    for job in jobs:
+        told(job)
+    assert len(looks) <= 1 + (time.monotonic() - begun) // 60
+
+
+def test_a_job_that_does_not_wait_has_no_such_field(acme: Client) -> None:
+    job = acme.submit()
+    assert "queue" in history.status(acme.key, acme.place.name, job).fields()
+    claimed = acme.place.worker().take_one()
+    assert "queue" not in history.status(acme.key, acme.place.name, job).fields()
+    news.done(acme.place.endpoint.pk, "w1", attempt_of(claimed), news.Done(output=b"1"))
+    assert "queue" not in history.status(acme.key, acme.place.name, job).fields()
