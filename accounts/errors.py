@@ -22,6 +22,7 @@ class Refused(Exception):
         super().__init__(error)
         self.status, self.code, self.error, self.retry_after_s = status, code, error, retry_after_s
         self.nodes = nodes
+        self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
         body: dict[str, Any] = {"error": self.error, "code": self.code}

@@ -137,3 +137,12 @@ class ApiKey(Owned, Key, Limited):
     class Meta(Key.Meta):
         abstract = False
         verbose_name = "API key"
+
+
+class RateWindow(models.Model):
+    """Requests that were let in, by scope, in one window of rates.WINDOW_S. Unlogged: a crash empties it."""
+
+    pk = models.CompositePrimaryKey("scope", "began_at")
+    scope = models.CharField(max_length=200, help_text="Whose, at which endpoint, of which kind.")
+    began_at = models.DateTimeField()
+    taken = models.BigIntegerField(help_text="Permits that processes took, or asked for in vain.")

@@ -37,6 +37,17 @@ def secret(name: str) -> str:
     return given or HOME.secret(name)
 
 
+def changed(numbers: dict[str, int], name: str) -> dict[str, int]:
+    """The numbers, but for those that the environment's `name=number,…` gives."""
+    try:
+        given = {key: int(number) for key, number in env.dict(name, default={}).items()}
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must be name=number, comma separated: {error}.") from error
+    if wrong := [key for key, number in given.items() if key not in numbers or number < 0]:
+        raise ImproperlyConfigured(f"{name}: {wrong[0]!r} must be one of {', '.join(numbers)}, and 0 or more.")
+    return numbers | given
+
+
 SECRET_KEY = secret("HEARTH_SECRET_KEY")
 SECRET_KEY_FALLBACKS = env.list("HEARTH_SECRET_KEY_FALLBACKS", default=[])
 SEAL_KEYS = secret("HEARTH_SEAL_KEYS").split(",")  # Fernet keys: the first seals, all unseal
@@ -89,6 +100,10 @@ RECHECK_S = 2.0  # waiters re-read what they wait for this often, whatever NOTIF
 RUN_MAX_BYTES = 10 * 1024**2
 RUNSYNC_MAX_BYTES = 20 * 1024**2
 OUTPUT_MAX_BYTES = env.int("HEARTH_OUTPUT_MAX_BYTES", default=100 * 1024**2)
+# Requests of a tenant at an endpoint in 10 s, RunPod's numbers; 0: any. status-sync and stream count as status.
+_rates = {"run": 1000, "runsync": 2000, "status": 2000, "cancel": 100, "retry": 100}
+_rates |= {"purge-queue": 2, "requests": 10, "health": 2000}
+RATE_LIMITS = changed(_rates, "HEARTH_RATE_LIMITS")
 REQUEST_BUCKET_KEEP = timedelta(hours=24)
 URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private
 

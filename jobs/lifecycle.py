@@ -120,7 +120,7 @@ def _create(key: GivenKey, endpoint: str, submission: Submission) -> Created | N
         raise submission.refusal()
     if job_id is None:
         assert once is not None
-        return _replay(row[0], endpoint_id, once)
+        return replay(row[0], endpoint_id, once)
     wake_endpoint(endpoint_id, backend)
     return Created(job=JobId(job_id, submission.sync))
 
@@ -132,7 +132,8 @@ SELECT k.body_sha256, k.job_id, j.sync, j.state
  WHERE a.id = %(api_key)s AND k.endpoint_id = %(endpoint)s AND k.key = %(key)s"""
 
 
-def _replay(api_key: int, endpoint_id: int, once: Once) -> Created | None:
+def replay(api_key: int, endpoint_id: int, once: Once) -> Created | None:
+    """The job that this submission made before, if it did. Raises Refused: 409, 422."""
     row = sql.first(REPLAY, {"api_key": api_key, "endpoint": endpoint_id, "key": once.key})
     if row is None:
         return None

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import transaction
 from django_q.tasks import async_task
 
+from accounts import rates
 from accounts.sql import first, one, rows, run
 from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key, worker_key
@@ -144,8 +145,9 @@ DELETE FROM jobs_catalogue c WHERE id = ANY (%(locked)s)
 
 
 def forget_gone() -> int:
-    """Rows of workers and web processes that have not been seen for long, and catalogues that no worker has now."""
-    return run(FORGET_WORKERS) + run(FORGET_PROCESSES) + _forget_catalogues()
+    """Workers and web processes that have not been seen for long, catalogues that no worker has now, windows of rates
+    that are over."""
+    return run(FORGET_WORKERS) + run(FORGET_PROCESSES) + _forget_catalogues() + rates.forget()
 
 
 def _forget_catalogues() -> int:

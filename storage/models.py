@@ -66,6 +66,12 @@ class Blob(Owned):
         indexes = [
             models.Index(fields=["job_id", "attempt"], name="blob_of_attempt"),
             models.Index(fields=["created_at"], name="blob_pending", condition=models.Q(state="pending")),
+            models.Index(
+                fields=["tenant"],
+                name="blob_stored",
+                include=["bytes"],
+                condition=models.Q(state="kept", bucket__isnull=True, of_request=False),
+            ),
         ]
 
     def __str__(self) -> str:

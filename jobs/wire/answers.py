@@ -26,9 +26,17 @@ def key_of(request: Request) -> GivenKey:
     return given_key(request.headers.get("authorization"))
 
 
+def endpoint_of(request: Request) -> str:
+    """The endpoint's name as it was asked for; NUL, which no name has, PostgreSQL would not even look for."""
+    name: str = request.path_params["endpoint"]
+    return name.replace("\0", "\ufffd")
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    headers = dict(error.headers)
+    if error.retry_after_s:
+        headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return answer(error.body(), error.status, headers)

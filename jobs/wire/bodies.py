@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise Refused(413, "too_large", f"The body has {size} bytes or more; at most {max_bytes} are taken here.")
     return b"".join(chunks)
+
+
+async def drop_body(request: Request) -> None:
+    """Let a client that is refused send its body, as above, unless it waits to be told to (`Expect: 100-continue`)."""
+    if "expect" in request.headers:
+        return
+    with suppress(Refused):
+        await read_body(request, 0)
 
 
 def parse_request(body: bytes) -> Parts:

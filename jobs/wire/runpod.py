@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from accounts import access
 from accounts.errors import Refused, bad_request
 from accounts.keys import GivenKey
 from jobs import catalogue, history, lifecycle
@@ -17,10 +16,12 @@ from jobs import stream as streams
 from jobs.ids import JobId, parse_job_id, public_id
 from jobs.live import Hub, job_key, stream_key
 from jobs.states import State
-from jobs.wire.answers import answer, key_of
+from jobs.wire.answers import answer, endpoint_of, key_of
 from jobs.wire.bodies import parse_request, read_body
 from jobs.wire.call import verb
+from jobs.wire.gate import GATE
 from jobs.wire.gone import Gone, wait
+from jobs.wire.rates import limited
 from jobs.wire.submission import Once, Submission, parse_submission
 
 WAIT_MS = (1_000, 300_000)
@@ -47,7 +48,20 @@ def _replayed(created: lifecycle.Created) -> dict[str, str]:
 async def _created(request: Request, *, sync: bool) -> lifecycle.Created:
     """The job, written. What it was made of is let go: thousands may wait for theirs."""
     submission = await _submission(request, sync=sync)
-    return await verb(lifecycle.create, key_of(request), _endpoint(request), submission)
+    try:
+        async with GATE.passing(request.state.caller):
+            return await verb(lifecycle.create, key_of(request), endpoint_of(request), submission)
+    except Refused:
+        if made := await _made_before(request, submission):
+            return made  # that a limit was reached since is no reason not to tell of it
+        raise
+
+
+async def _made_before(request: Request, submission: Submission) -> lifecycle.Created | None:
+    if submission.once is None:
+        return None
+    caller = request.state.caller
+    return await verb(lifecycle.replay, caller.key_id, caller.endpoint_id, submission.once)
 
 
 async def _ended(job: JobId, deadline: float) -> history.Snapshot:
@@ -63,7 +77,7 @@ async def _ended(job: JobId, deadline: float) -> history.Snapshot:
 
 
 async def status(request: Request) -> Response:
-    return answer(await verb(_status, key_of(request), _endpoint(request), await _job_id(request, lifecycle.READ)))
+    return answer(await verb(_status, key_of(request), endpoint_of(request), _job_id(request)))
 
 
 def _status(key: GivenKey, endpoint: str, job: JobId) -> bytes:
@@ -73,8 +87,8 @@ def _status(key: GivenKey, endpoint: str, job: JobId) -> bytes:
 async def status_sync(request: Request) -> Response:
     """The job once it has ended, or as it is after `wait` ms: the JS SDK asks again at once."""
     begun = asyncio.get_running_loop().time()
-    job = await _job_id(request, lifecycle.READ)
-    snapshot = await verb(history.status, key_of(request), _endpoint(request), job)
+    job = _job_id(request)
+    snapshot = await verb(history.status, key_of(request), endpoint_of(request), job)
     deadline = begun + _wait_ms(request) / 1000
     return answer(await verb((snapshot if snapshot.ended else await _ended(job, deadline)).json))
 
@@ -82,7 +96,7 @@ async def status_sync(request: Request) -> Response:
 async def stream(request: Request) -> Response:
     """The chunks that nobody has read yet, waiting up to STREAM_HOLD_S for one or for the end: the JS SDK asks again at
     once. What a client that has hung up did not get stays in the stream."""
-    job = await _job_id(request, lifecycle.READ)
+    job = _job_id(request)
     gone = Gone(request)
     try:
         piece = await _piece(request, job, gone)
@@ -99,54 +113,48 @@ async def _piece(request: Request, job: JobId, gone: Gone) -> streams.Piece:
     deadline = asyncio.get_running_loop().time() + min(STREAM_HOLD_S, settings.POLL_HOLD_S)
     async with Hub.current.waiting(job_key(job.uuid), stream_key(job.uuid)) as ticket:
         while True:
-            piece = await verb(streams.read, key_of(request), _endpoint(request), job)
+            piece = await verb(streams.read, key_of(request), endpoint_of(request), job)
             if piece.chunks or piece.ended or not await wait(ticket, gone, deadline):
                 return piece
 
 
 async def cancel(request: Request) -> Response:
-    job = await _job_id(request, lifecycle.RUN)
-    state = await verb(lifecycle.cancel, key_of(request), _endpoint(request), job)
+    job = _job_id(request)
+    state = await verb(lifecycle.cancel, key_of(request), endpoint_of(request), job)
     return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
 
 
 async def retry(request: Request) -> Response:
-    job = await _job_id(request, lifecycle.RUN)
-    state = await verb(lifecycle.retry, key_of(request), _endpoint(request), job)
+    job = _job_id(request)
+    async with GATE.passing(request.state.caller):
+        state = await verb(lifecycle.retry, key_of(request), endpoint_of(request), job)
     return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
 
 
 async def purge_queue(request: Request) -> Response:
-    removed = await verb(lifecycle.purge, key_of(request), _endpoint(request))
+    removed = await verb(lifecycle.purge, key_of(request), endpoint_of(request))
     return answer({"removed": removed, "status": "completed"})
 
 
 async def health(request: Request) -> Response:
-    return answer(await verb(history.health, key_of(request), _endpoint(request)))
+    return answer(await verb(history.health, key_of(request), endpoint_of(request)))
 
 
 async def requests(request: Request) -> Response:
-    return answer(await verb(history.requests, key_of(request), _endpoint(request)))
+    return answer(await verb(history.requests, key_of(request), endpoint_of(request)))
 
 
-LARGE_BYTES = 256 * 1024  # parsed in a thread, and only for who may submit
+LARGE_BYTES = 256 * 1024  # parsed in a thread
 
 
 async def _submission(request: Request, *, sync: bool) -> Submission:
-    """What is to be run. Who asks is looked at before what is wrong with it: 401, 403, 404, then 413 and 400."""
-    access.api_key_params(key_of(request), lifecycle.RUN)  # no body is read for who has no API key at all
-    try:
-        body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
-        if sync:
-            _wait_ms(request)
-        once_key = _once_key(request)
-        if len(body) < LARGE_BYTES:
-            return _parse(body, sync, _endpoint(request), once_key)
-    except Refused:
-        await _own_grant(request, lifecycle.RUN)
-        raise
-    await _own_grant(request, lifecycle.RUN)
-    return await verb(_parse, body, sync, _endpoint(request), once_key)
+    body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
+    if sync:
+        _wait_ms(request)
+    once_key = _once_key(request)
+    if len(body) < LARGE_BYTES:
+        return _parse(body, sync, endpoint_of(request), once_key)
+    return await verb(_parse, body, sync, endpoint_of(request), once_key)
 
 
 def _parse(body: bytes, sync: bool, endpoint: str, once_key: str | None) -> Submission:
@@ -166,21 +174,10 @@ def _once_key(request: Request) -> str | None:
     return key
 
 
-async def _own_grant(request: Request, scope: str) -> None:
-    await verb(lifecycle.own_grant, key_of(request), _endpoint(request), scope)
-
-
-def _endpoint(request: Request) -> str:
-    """The endpoint's name as it was asked for; NUL, which no name has, PostgreSQL would not even look for."""
-    name: str = request.path_params["endpoint"]
-    return name.replace("\0", "\ufffd")
-
-
-async def _job_id(request: Request, scope: str) -> JobId:
+def _job_id(request: Request) -> JobId:
     text = request.path_params["job"]
     job = parse_job_id(text)
     if job is None:
-        await _own_grant(request, scope)
         raise lifecycle.no_job(text)
     return job
 
@@ -195,15 +192,16 @@ def _wait_ms(request: Request) -> int:
     return int(text)
 
 
+RUN, READ = lifecycle.RUN, lifecycle.READ
 ROUTES = [
-    Route("/{endpoint}/run", run, methods=["POST"]),
-    Route("/{endpoint}/runsync", runsync, methods=["POST"]),
-    Route("/{endpoint}/status/{job}", status, methods=["GET"]),
-    Route("/{endpoint}/status-sync/{job}", status_sync, methods=["GET"]),
-    Route("/{endpoint}/stream/{job}", stream, methods=["GET"]),
-    Route("/{endpoint}/cancel/{job}", cancel, methods=["POST"]),
-    Route("/{endpoint}/retry/{job}", retry, methods=["POST"]),
-    Route("/{endpoint}/purge-queue", purge_queue, methods=["POST"]),
-    Route("/{endpoint}/health", health, methods=["GET"]),
-    Route("/{endpoint}/requests", requests, methods=["GET"]),
+    Route("/{endpoint}/run", limited(run, "run", RUN), methods=["POST"]),
+    Route("/{endpoint}/runsync", limited(runsync, "runsync", RUN), methods=["POST"]),
+    Route("/{endpoint}/status/{job}", limited(status, "status", READ), methods=["GET"]),
+    Route("/{endpoint}/status-sync/{job}", limited(status_sync, "status", READ), methods=["GET"]),
+    Route("/{endpoint}/stream/{job}", limited(stream, "status", READ), methods=["GET"]),
+    Route("/{endpoint}/cancel/{job}", limited(cancel, "cancel", RUN), methods=["POST"]),
+    Route("/{endpoint}/retry/{job}", limited(retry, "retry", RUN), methods=["POST"]),
+    Route("/{endpoint}/purge-queue", limited(purge_queue, "purge-queue", RUN), methods=["POST"]),
+    Route("/{endpoint}/health", limited(health, "health", READ), methods=["GET"]),
+    Route("/{endpoint}/requests", limited(requests, "requests", READ), methods=["GET"]),
 ]
