@@ -1,3 +1,4 @@
+import dataclasses
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import psutil
 import pytest
 from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from hearth.local import seaweed
 from hearth.local.home import Home
@@ -54,6 +55,26 @@ def test_what_was_stored_outlives_a_kill_and_a_stop_at_the_same_address(home: Ho
     assert client(home).get_object(Bucket="files", Key="c")["Body"].read() == b"two"
     assert seaweed.credentials(home)["endpoint_url"] == address
     stop([child])
+
+
+def test_it_is_not_ready_before_it_can_store_and_read(home: Home) -> None:
+    part = seaweed.part(home, "files")
+    without = dataclasses.replace(part, argv=[*part.argv, "-volume=false"])
+    child = Child(without, home.folder("logs") / "s3.log")
+    assert eventually(lambda: child.is_ready() or has_bucket(home), 30), child.last_lines(40)
+    assert not child.is_ready()
+    stop([child])
+    child = started(home)
+    assert "Contents" not in client(home).list_objects_v2(Bucket="files")
+    stop([child])
+
+
+def has_bucket(home: Home) -> bool:
+    try:
+        client(home).head_bucket(Bucket="files")
+    except (BotoCoreError, ClientError):
+        return False
+    return True
 
 
 def test_another_key_opens_nothing_and_nobody_else_is_reached(home: Home) -> None:

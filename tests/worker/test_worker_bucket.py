@@ -1,6 +1,7 @@
 """Alone on RunPod, without Hearth: the caller's own bucket, in a real S3 (SeaweedFS)."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import subprocess
@@ -29,13 +30,15 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [weed(), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     command += [f"-s3.config={folder}/s3.json", "-volume.max=0", "-master.volumeSizeLimitMB=64"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-master.peers=none"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{ports[3]}"
-    make_bucket(url)
-    yield url
-    server.kill()
-    server.wait()
+    try:
+        make_bucket(url)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
     for port in ports:
         for left in Path("/tmp").glob(f"seaweedfs-*-{port + 10000}.sock"):
             left.unlink()
@@ -51,6 +54,7 @@ def weed() -> str:
 
 
 def make_bucket(url: str) -> None:
+    """Tries until it has stored an object too: S3 makes buckets a while before it knows its volumes."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -58,13 +62,16 @@ def make_bucket(url: str) -> None:
     keys = {"aws_access_key_id": ACCESS["accessId"], "aws_secret_access_key": ACCESS["accessSecret"]}
     quick = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=quick, **keys)
-    for _ in range(150):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         try:
-            client.create_bucket(Bucket="pictures")
+            with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket="pictures")
+            client.put_object(Bucket="pictures", Key="first", Body=b"one")
             return
         except (BotoCoreError, ClientError):
             time.sleep(0.1)
-    raise AssertionError("SeaweedFS did not come up in 15 s")
+    raise AssertionError("SeaweedFS did not come up in 60 s")
 
 
 async def stored(**more: Any) -> dict[str, Any]:
