@@ -37,15 +37,17 @@ def secret(name: str) -> str:
     return given or HOME.secret(name)
 
 
-def changed(numbers: dict[str, int], name: str) -> dict[str, int]:
-    """The numbers, but for those that the environment's `name=number,…` gives."""
+def rate_limits(usual: dict[str, int]) -> dict[str, int]:
+    """The usual numbers, but for those that the environment gives as `name=number,…`."""
     try:
-        given = {key: int(number) for key, number in env.dict(name, default={}).items()}
+        given = {name: int(number) for name, number in env.dict("HEARTH_RATE_LIMITS", default={}).items()}
     except ValueError as error:
-        raise ImproperlyConfigured(f"{name} must be name=number, comma separated: {error}.") from error
-    if wrong := [key for key, number in given.items() if key not in numbers or number < 0]:
-        raise ImproperlyConfigured(f"{name}: {wrong[0]!r} must be one of {', '.join(numbers)}, and 0 or more.")
-    return numbers | given
+        raise ImproperlyConfigured(f"HEARTH_RATE_LIMITS must be name=number, comma separated: {error}.") from error
+    if wrong := [name for name, number in given.items() if name not in usual or number < 0]:
+        raise ImproperlyConfigured(
+            f"HEARTH_RATE_LIMITS: {wrong[0]!r} must be one of {', '.join(usual)}, and 0 or more."
+        )
+    return usual | given
 
 
 SECRET_KEY = secret("HEARTH_SECRET_KEY")
@@ -103,7 +105,7 @@ OUTPUT_MAX_BYTES = env.int("HEARTH_OUTPUT_MAX_BYTES", default=100 * 1024**2)
 # Requests of a tenant at an endpoint in 10 s, RunPod's numbers; 0: any. status-sync and stream count as status.
 _rates = {"run": 1000, "runsync": 2000, "status": 2000, "cancel": 100, "retry": 100}
 _rates |= {"purge-queue": 2, "requests": 10, "health": 2000}
-RATE_LIMITS = changed(_rates, "HEARTH_RATE_LIMITS")
+RATE_LIMITS = rate_limits(_rates)
 REQUEST_BUCKET_KEEP = timedelta(hours=24)
 URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private
 
