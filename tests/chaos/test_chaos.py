@@ -4,8 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 
-import pytest
-
 from hearth.local.instance import ROOT
 from tests.chaos.plan import Size, make
 
@@ -18,7 +16,6 @@ def test_the_short_runs_seed_has_the_faults_that_matter_most() -> None:
     assert Counter(f"{fault.how} {fault.part.split('-')[0]}" for fault in faults) == FALLEN
 
 
-@pytest.mark.timeout(300)
 def test_every_accepted_job_ends_once_while_parts_are_killed() -> None:
     size = [f"--{name}={value}" for name, value in vars(SIZE).items()]
     argv = [sys.executable, "-m", "tests.chaos", "--with-parent", f"--seed={SEED}", *size]

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.instance import Instance, TenantClient, example
 from tests.local.running import eventually
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("faults")]
+pytestmark = pytest.mark.xdist_group("faults")
 
 
 @pytest.fixture(scope="module")

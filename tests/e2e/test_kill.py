@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.instance import Instance, TenantClient, again, download, slow
 from tests.local.running import eventually, is_gone
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("kill")]
+pytestmark = pytest.mark.xdist_group("kill")
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,6 @@ def limit(client: Client, owner: str, **fields: Any) -> None:
         ApiKey.all_tenants.filter(tenant=client.tenant).update(**fields)
 
 
-@pytest.mark.timeout(110)
 @pytest.mark.parametrize("capped", ["endpoint", "tenant", "key"])
 def test_eight_claimers_never_pass_a_cap_of_three(capped: str) -> None:
     """Of an endpoint with two tenants; of a tenant and its key at two endpoints."""

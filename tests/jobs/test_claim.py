@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from django.db import connection
 
 from jobs import news
@@ -81,7 +80,6 @@ def run_claimers(endpoint_id: int, n: int, until: int) -> tuple[list[int], list[
     return most, done
 
 
-@pytest.mark.timeout(110)
 def test_sixteen_claimers_never_pass_a_cap_of_three(place: Place) -> None:
     client = new_client(place, max_running=3)
     for n in range(1000):

@@ -295,7 +295,7 @@ def web() -> Iterator[None]:
 @pytest.mark.parametrize("machine", [Jobs, OwnJobs])
 def test_any_order_of_events_keeps_the_jobs_true(machine: type[Jobs], web: None) -> None:
     how = settings(
-        max_examples=40,
+        max_examples=20,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

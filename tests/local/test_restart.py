@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 
 from hearth.local.instance import ROOT
 from hearth.local.process import leftovers
 from tests.local.running import Running, environment, eventually, hearth, is_gone, manage
 
 
-@pytest.mark.timeout(180)
 def test_data_outlives_kill_9_and_a_stop_leaves_nothing_behind(home_path: Path) -> None:
     first = Running(home_path)
     made = first.manage("create_tenant", "acme", "--json")
