@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.outputs import Found
-from worker.wire import JOB_FOLDER, SAVE_PREFIX, plain_prefix
+from worker.wire import JOB_FOLDER, SAVE_PREFIX, plain_prefix, unwrapped
 
 log = logging.getLogger("hearth.worker")
 
@@ -43,8 +43,8 @@ def saving_into(folder: str, workflow: Mapping[str, Any]) -> dict[str, Any]:
         kind, name = str(about.get("class_type")), SAVE_PREFIX
         if kind == "SaveLoRANode":
             name = "prefix"
-        if isinstance(inputs.get(name), str) and kind != "LossGraphNode":
-            prefix = plain_prefix(inputs[name])
+        if name in inputs and not isinstance(inputs[name], list) and kind != "LossGraphNode":
+            prefix = plain_prefix(str(unwrapped(inputs[name])))
             return about | {"inputs": inputs | {name: f"{folder}/{prefix if prefix.strip('./') else 'ComfyUI'}"}}
         shows = re.search("save|preview|combine|graph", kind, re.IGNORECASE)
         return about | {"inputs": inputs | {MARK: folder}} if shows else about

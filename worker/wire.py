@@ -210,6 +210,7 @@ def _host_parts(host: str) -> tuple[str | None, str, str]:
 
 JOB_FOLDER = re.compile(r"hearth-[0-9a-f]{32}")  # a job's own folder on ComfyUI's disk, a name nobody can guess
 SAVE_PREFIX = "filename_prefix"
+WRAP = "__value__"  # {"__value__": [1, 2]} is how a list is given that is no link
 PATHS = {
     *(SAVE_PREFIX, "subfolder", "folder", "folder_path", "directory", "dir", "path", "save_path", "output_path"),
     *("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "mask", "mask_path"),
@@ -266,6 +267,11 @@ def plain_prefix(prefix: str) -> str:
     return re.sub(rf"^{JOB_FOLDER.pattern}/?", "", prefix)
 
 
+def unwrapped(value: Any) -> Any:
+    """An input's value as ComfyUI takes it: {"__value__": x} is x."""
+    return value[WRAP] if isinstance(value, dict) and WRAP in value else value
+
+
 def _texts(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each text at any depth, by the nearest name. Links hold one too, a node's id, which is harmless."""
     waiting: list[tuple[str, Any]] = list(inputs.items())
@@ -274,7 +280,7 @@ def _texts(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, str):
             yield name, value
         elif isinstance(value, dict):
-            waiting += value.items()
+            waiting += [(name if key == WRAP else key, inner) for key, inner in value.items()]
         elif isinstance(value, list):
             waiting += [(name, inner) for inner in value]
 

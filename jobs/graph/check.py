@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.graph.classes import ANY, Catalogue, Choices, Input, NodeClass
 from jobs.graph.faults import MANY, Fault, quoted
-from worker.wire import is_model
+from worker.wire import is_model, unwrapped
 
 Graph = Mapping[str, Mapping[str, Any]]
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
@@ -124,8 +124,7 @@ class _Check:
         return None
 
     def _constant(self, node: str, name: str, kind: NodeClass, wanted: Input, value: Any) -> Fault | None:
-        if isinstance(value, dict) and "__value__" in value:
-            value = value["__value__"]
+        value = unwrapped(value)
         convert = CONVERSIONS.get(wanted.type or "")
         if convert is not None:
             try:

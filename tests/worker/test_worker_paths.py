@@ -103,6 +103,13 @@ def test_a_prefix_copied_from_an_earlier_jobs_file_is_taken_without_its_folder()
     assert fault("filename_prefix", f"{FOLDER}/../x")
 
 
+@pytest.mark.parametrize("value", ["/etc/passwd", "a.png [output]", "a.png [temp]", "../x.png", "c:x", f"{FOLDER}/a.png"])
+def test_what_comfyui_unwraps_is_judged_as_the_input_it_becomes(value: str) -> None:
+    said = fault("image", {"__value__": value})
+    assert said == fault("image", value) != ""
+    assert fault("image", {"__value__": "a.png"}) == ""
+
+
 def test_the_fault_names_node_input_and_value_at_any_depth() -> None:
     said = fault("image", {"image": "ok.png", "mask": ["3d/../../m.png"]})
     assert "node '7', input 'mask': '3d/../../m.png'" in said

@@ -138,7 +138,7 @@ async def test_another_tenant_reaches_none_of_it_by_any_name(shared: Shared) -> 
     async with worker_for(shared.url, comfyui_dir=str(shared.folder)) as worker:
         names = names_known(await of_acme(worker, shared), shared.found)
         ways = [form.format(name) for name in names for form in ("{}", "{} [output]", "{} [temp]", "../output/{}")]
-        for way in ways:
+        for way in [*ways, *({"__value__": way} for way in ways)]:
             loads = {str(place): node(kind, **{given: way}) for place, (kind, given) in enumerate(LOADERS)}
             for place, load in loads.items():
                 result = await worker.handle(job({"5": load, "6": node("PreviewAny", source=["5", 0])}))

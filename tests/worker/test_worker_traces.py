@@ -143,6 +143,8 @@ def test_a_worker_that_was_killed_is_cleaned_up_after_by_the_next_one_alone(tmp_
 @pytest.mark.parametrize(
     ("prefix", "saved"),
     [
+        ({"__value__": "a/b"}, "f/a/b"),  # what ComfyUI makes of it
+        (5, "f/5"),
         ("x", "f/x"),
         ("a/b", "f/a/b"),
         ("%year%/x", "f/%year%/x"),
@@ -152,7 +154,7 @@ def test_a_worker_that_was_killed_is_cleaned_up_after_by_the_next_one_alone(tmp_
         (FOLDER, "f/ComfyUI"),
     ],
 )
-def test_a_prefix_is_put_into_the_jobs_folder_once(prefix: str, saved: str) -> None:
+def test_a_prefix_is_put_into_the_jobs_folder_once(prefix: Any, saved: str) -> None:
     workflow = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": prefix, "y": 1}}}
     assert saving_into("f", workflow)["1"]["inputs"] == {"filename_prefix": saved, "y": 1}
 
