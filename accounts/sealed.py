@@ -9,12 +9,17 @@ from django.db import models
 
 
 class SealBroken(ValueError):
-    """No key of HEARTH_SEAL_KEYS opens this secret: a key was removed before the secrets were sealed anew."""
+    """No key of HEARTH_SEAL_KEYS opens this secret: a key was removed before the secrets were sealed anew, or lost."""
 
 
 @cache
-def _fernet() -> MultiFernet:
-    return MultiFernet([Fernet(key) for key in settings.SEAL_KEYS])
+def _opened_by(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in keys])
+
+
+def _fernet(keys: int | None = None) -> MultiFernet:
+    """Seals with the first of settings.SEAL_KEYS; opens with so many of them, or with all."""
+    return _opened_by(tuple(settings.SEAL_KEYS[:keys]))
 
 
 class Sealed:
@@ -30,10 +35,24 @@ class Sealed:
         return cls(_fernet().encrypt(plain.encode()))
 
     def unseal(self) -> str:
+        """Raises SealBroken."""
+        if plain := self._opened():
+            return plain
+        raise SealBroken("a stored secret was lost with its key: enter it anew")
+
+    def _opened(self) -> str:
         try:
             return _fernet().decrypt(self.token).decode()
         except InvalidToken as error:
             raise SealBroken("a stored secret opens with none of HEARTH_SEAL_KEYS") from error
+
+    def sealed_anew(self) -> "Sealed | None":
+        """The same secret, sealed with the first key; None if it is. Raises SealBroken."""
+        try:
+            _fernet(1).decrypt(self.token)
+        except InvalidToken:
+            return Sealed.seal(self._opened())
+        return None
 
     def __repr__(self) -> str:
         return "…"

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -23,10 +24,12 @@ import uvicorn
 from a2wsgi import WSGIMiddleware
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from accounts.models import uuid7
+from accounts.rotation import keys_fault
 from hearth.health import healthz
 from jobs import catalogue, history
 from jobs.live import Hub
@@ -97,8 +100,16 @@ def open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def refuse_wrong_keys() -> None:
+    """Before anything is served: a web with the wrong keys would fail each job that has a bucket of its own."""
+    if fault := keys_fault():
+        sys.exit(f"hearth: {fault}")
+    connection.close()  # of this thread, which runs no verb
+
+
 def main() -> None:
     open_many_files()
+    refuse_wrong_keys()
     import boto3  # noqa: F401  now, rather than in the first answer that has a file
 
     gc.freeze()  # what is loaded by now stays: going through it again and again took a tenth of a busy process

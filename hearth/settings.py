@@ -1,5 +1,6 @@
 """Every setting of the control plane, read from the environment here and nowhere else (docs/settings.md)."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hearth.local.home import Home
 from worker.wire import networks
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 env = environ.Env()
 HOME = Home.from_environment()  # HEARTH_HOME, by default var/
 
@@ -37,6 +39,17 @@ def secret(name: str) -> str:
     return given or HOME.secret(name)
 
 
+def seal_keys(text: str) -> list[str]:
+    """The Fernet keys in a comma-separated list. An error names a key by its place, never by its text."""
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    if wrong := [number for number, key in enumerate(keys, 1) if not FERNET_KEY.fullmatch(key)]:
+        raise ImproperlyConfigured(
+            f"HEARTH_SEAL_KEYS: key {wrong[0]} of {len(keys)} is no Fernet key (43 letters, digits, - or _, and a =). "
+            "docs/operations.md has the command that makes one."
+        )
+    return keys
+
+
 def rate_limits(usual: dict[str, int]) -> dict[str, int]:
     """The usual numbers, but for those that the environment gives as `name=number,…`."""
     try:
@@ -52,7 +65,7 @@ def rate_limits(usual: dict[str, int]) -> dict[str, int]:
 
 SECRET_KEY = secret("HEARTH_SECRET_KEY")
 SECRET_KEY_FALLBACKS = env.list("HEARTH_SECRET_KEY_FALLBACKS", default=[])
-SEAL_KEYS = secret("HEARTH_SEAL_KEYS").split(",")  # Fernet keys: the first seals, all unseal
+SEAL_KEYS = seal_keys(secret("HEARTH_SEAL_KEYS"))  # the first seals, all unseal
 
 DEBUG = env.bool("HEARTH_DEBUG", default=False)
 _own_hosts = [urlsplit(HEARTH_URL).hostname or "*", "127.0.0.1", "localhost", "[::1]"]

@@ -101,6 +101,13 @@ class Payload(models.Model):
     output = models.BinaryField(null=True)
     error = models.BinaryField(null=True, help_text="JSON: what the worker or Hearth said was wrong.")
 
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["job"], name="payload_with_secret", condition=Q(request_bucket__isnull=False)
+            ),  # few of millions: the sweep and rotate_secrets look for them
+        ]
+
 
 class Attempt(models.Model):
     """One hand-over of a job to a backend. `ended_at`: decided; `released_at`: the worker has let go of its slot."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from accounts.keys import WORKER, digest
 from accounts.models import User
+from accounts.rotation import keys_fault
 from jobs.models import Endpoint, Worker, WorkerKey
 from jobs.tenants import worker_environment
 
@@ -24,6 +25,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", interactive=False, verbosity=1, stdout=self.stderr)
+        if fault := keys_fault():
+            raise CommandError(fault)
         endpoint = Endpoint.objects.get(name="comfyui")
         Worker.objects.filter(name__startswith="local-").update(take_at=None)  # they ended with the instance before
         environment = worker_environment(endpoint, self.worker_key(endpoint), settings.HEARTH_URL, "local")

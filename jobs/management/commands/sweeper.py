@@ -8,9 +8,10 @@ from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from accounts.rotation import keys_fault
 from jobs.sweep import SLOW_STEPS, STEPS, sweep
 
 log = logging.getLogger("hearth.sweeper")
@@ -25,6 +26,8 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="sweep once and leave")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if fault := keys_fault():
+            raise CommandError(fault)
         if options["once"]:
             self.stdout.write(str(sweep()))
             return
