@@ -21,6 +21,7 @@ TTL_MS = (10_000, 7 * 24 * 3600_000)
 PRIORITY, LOW_PRIORITY = (-10, 10), -1
 DEFAULT_EXECUTION_TIMEOUT_MS, DEFAULT_TTL_MS = 600_000, 24 * 3600_000
 BUCKET_FIELDS = ("tobucket", "s3Config")
+WEBHOOK_FIELDS = ("webhook", "webhookV2")  # both are in the JS SDK
 
 Judge = Callable[[Graph, Collection[str]], Verdict | None]
 """(workflow, names of the job's own files) → why the endpoint's workers would refuse it."""
@@ -81,7 +82,7 @@ def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None, on
         workflow_input=kept,
         workflow_fault="ComfyUI would refuse it." if verdict else fault,
         verdict=verdict,
-        webhook=_webhook(values.get("webhook")),
+        webhook=_webhook(values),
         policy=values["policy"].raw if "policy" in values else None,
         execution_timeout_ms=_bounded(policy, "executionTimeout", EXECUTION_TIMEOUT_MS, DEFAULT_EXECUTION_TIMEOUT_MS),
         ttl_ms=_bounded(policy, "ttl", TTL_MS, DEFAULT_TTL_MS),
@@ -126,13 +127,17 @@ def _bucket(part: Part | None, field: str) -> Sealed | None:
     return Sealed.seal(part.raw.decode())
 
 
-def _webhook(part: Part | None) -> str:
-    if part is None or part.value is None or part.value == "":
-        return ""
-    try:
-        return check_url(part.value, settings.URL_ALLOW)
-    except UrlRefused as error:
-        raise bad_request(f"`webhook`: {error}.", "invalid_webhook") from error
+def _webhook(values: Mapping[str, Part]) -> str:
+    """The first that is given."""
+    given = {name: values[name].value for name in WEBHOOK_FIELDS if name in values}
+    for name, url in given.items():
+        if url is None or url == "":
+            continue
+        try:
+            return check_url(url, settings.URL_ALLOW)
+        except UrlRefused as error:
+            raise bad_request(f"`{name}`: {error}.", "invalid_webhook") from error
+    return ""
 
 
 def _policy(part: Part | None) -> Mapping[str, Any]:

@@ -116,8 +116,16 @@ def test_a_policy_out_of_bounds_or_of_another_type_is_refused(acme: Api, policy:
 
 
 @pytest.mark.parametrize("webhook", ["https://example.com/hook?x=1#y", "http://127.0.0.1:9/hook", "https://[2606::1]/"])
-def test_a_webhook_is_kept(acme: Api, webhook: str) -> None:
-    assert job_row(acme.run(webhook=webhook)).payload.webhook == webhook
+@pytest.mark.parametrize("field", ["webhook", "webhookV2"])
+def test_a_webhook_is_kept(acme: Api, field: str, webhook: str) -> None:
+    assert job_row(acme.run(**{field: webhook})).payload.webhook == webhook
+
+
+def test_of_two_webhooks_the_first_that_is_given_counts(acme: Api) -> None:
+    first, second = "https://example.com/1", "https://example.com/2"
+    assert job_row(acme.run(webhookV2=second, webhook=first)).payload.webhook == first
+    assert job_row(acme.run(webhookV2=second, webhook="")).payload.webhook == second
+    check_refusal(acme.post("run", {"input": 1, "webhookV2": "https://10.0.0.1/"}), 400, "invalid_webhook")
 
 
 @pytest.mark.parametrize("webhook", [None, ""])
