@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from accounts.keys import given_key
@@ -69,24 +70,27 @@ def run(bench: Bench) -> Row:
 
 
 def status(bench: Bench) -> Row:
-    """GET /status of a queued job, and of of a completed one with a file, whose URL Hearth signs."""
-    place = new_place()
-    completed, queued = (_status_request(place, job) for job in (_completed(place), _queued(place)))
+    """GET /status of queued jobs, and of a completed one with a file, whose URL Hearth signs."""
+    place, many = new_place(), new_place(MANY_TENANTS)
+    asked = {
+        "completed": [_status_request(place.api_keys[0], place, _completed(place))],
+        "queued": [_status_request(place.api_keys[0], place, _queued(place, place.api_keys[0]))],
+        "queued, 50 tenants": [_status_request(key, many, _queued(many, key)) for key in many.api_keys],
+    }
     with floor(bench) as bare:
-        hearth = Target(port=bench.instance.port, pid=bench.instance.pids()["web"])
+        targets = {"floor": bare, "Hearth": Target(port=bench.instance.port, pid=bench.instance.pids()["web"])}
         found = interleaved(
             bench.rounds,
             {
-                "floor, queued": lambda: _load(bench, bare, [queued]),
-                "Hearth, queued": lambda: _load(bench, hearth, [queued]),
-                "floor, completed": lambda: _load(bench, bare, [completed]),
-                "Hearth, completed": lambda: _load(bench, hearth, [completed]),
+                f"{name}, {what}": partial(_load, bench, target, requests)
+                for what, requests in asked.items()
+                for name, target in targets.items()
             },
         )
     rates = _rates(found)
     over = [
-        Figure(name=f"Hearth / floor, {job}", unit="×", rounds=_over_floor(rates, job), at_least=0.5)
-        for job in ("queued", "completed")
+        Figure(name=f"Hearth / floor, {what}", unit="×", rounds=_over_floor(rates, what), at_least=0.5)
+        for what in asked
     ]
     return Row(figures=[*_answers(found), *over], raw=_raw(found))
 
@@ -163,14 +167,14 @@ def _raw(found: Found) -> dict[str, Any]:
     return {name: [one.json() for one in rounds] for name, rounds in found.items()}
 
 
-def _queued(place: Place) -> JobId:
+def _queued(place: Place, api_key: str) -> JobId:
     submission = parse_submission(parse_request(workflow_body()), sync=False)
-    return lifecycle.create(given_key(place.api_keys[0]), place.endpoint.name, submission).job
+    return lifecycle.create(given_key(api_key), place.endpoint.name, submission).job
 
 
 def _completed(place: Place) -> JobId:
     """A job that a worker took and ended with one file."""
-    _queued(place)
+    _queued(place, place.api_keys[0])
     worker_key = given_key(place.worker_key)
     poller = workers.begin_take(worker_key, place.endpoint.name, "bench", idle=False)
     (taken,) = workers.take(poller, 1).jobs
@@ -185,5 +189,5 @@ def _completed(place: Place) -> JobId:
     return JobId(taken.job, taken.sync)
 
 
-def _status_request(place: Place, job: JobId) -> str:
-    return request("GET", f"{place.path}/status/{public_id(job.uuid, job.sync)}", place.api_keys[0])
+def _status_request(api_key: str, place: Place, job: JobId) -> str:
+    return request("GET", f"{place.path}/status/{public_id(job.uuid, job.sync)}", api_key)

@@ -103,7 +103,9 @@ def test_a_prefix_copied_from_an_earlier_jobs_file_is_taken_without_its_folder()
     assert fault("filename_prefix", f"{FOLDER}/../x")
 
 
-@pytest.mark.parametrize("value", ["/etc/passwd", "a.png [output]", "a.png [temp]", "../x.png", "c:x", f"{FOLDER}/a.png"])
+@pytest.mark.parametrize(
+    "value", ["/etc/passwd", "a.png [output]", "a.png [temp]", "../x.png", "c:x", f"{FOLDER}/a.png"]
+)
 def test_what_comfyui_unwraps_is_judged_as_the_input_it_becomes(value: str) -> None:
     said = fault("image", {"__value__": value})
     assert said == fault("image", value) != ""
