@@ -15,8 +15,9 @@ from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key, worker_key
 from jobs.loss import lose
 from jobs.states import State, end, lock
-from jobs.uploads import unwon
+from jobs.uploads import doom_unwon, release_holds
 from jobs.workers import release
+from storage import assets
 
 log = logging.getLogger("hearth.sweep")
 BATCH = 200
@@ -156,9 +157,15 @@ def _forget_catalogues() -> int:
         return run(FORGET_CATALOGUES, {"locked": locked}) if locked else 0
 
 
+def let_holds_go() -> int:
+    """Inputs that no job can need any more: it has ended, and for good or REQUEST_BUCKET_KEEP ago."""
+    return release_holds(BATCH)
+
+
 def discard_uploads() -> int:
-    """Files that no attempt won: the deleting is S3's pace, so a task does it; asked again until it is done."""
-    if not unwon(1):
+    """Files that nothing names: the deleting is S3's pace, so a task does it; asked again until it is done."""
+    doom_unwon(BATCH)
+    if not assets.dying(1).exists():
         return 0
     async_task("jobs.tasks.discard_uploads", cluster="slow")
     return 1
@@ -169,6 +176,7 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     wipe_request_buckets,
     forget_keys,
     forget_gone,
+    let_holds_go,
     discard_uploads,
 )  # every minute
 

@@ -9,4 +9,4 @@ def dispatch(endpoint_id: int) -> int:
 
 
 def discard_uploads() -> int:
-    return uploads.discard_unwon()
+    return uploads.discard()

@@ -13,7 +13,8 @@ from accounts import sql
 from accounts.sealed import SealBroken, Sealed
 from jobs.ids import AttemptId
 from jobs.models import Payload
-from storage.models import Blob, Bucket
+from storage import assets
+from storage.models import Blob, Bucket, Hold
 from storage.outputs import open_slots, place_of
 from storage.places import BucketRefused, Place, delete_objects, operators_place
 from worker.wire import Slot, Upload
@@ -52,30 +53,39 @@ def slots(attempt: AttemptId, uploads: Sequence[Upload]) -> list[Slot] | None:
         return open_slots(tenant_id, attempt.job, attempt.number, bucket, request and Sealed(request), uploads)
 
 
+# Of attempts that ended without them, and uploads that nobody completed; their upload URLs have expired.
 UNWON = """
 SELECT b.id FROM storage_blob b LEFT JOIN jobs_attempt a ON a.job_id = b.job_id AND a.number = b.attempt
  WHERE b.state = 'pending' AND b.created_at < clock_timestamp() - %(life)s * interval '1 s'
    AND (a.id IS NULL OR a.ended_at IS NOT NULL)
  ORDER BY b.created_at LIMIT %(batch)s"""
+DOOM = f"""
+WITH unwon AS ({UNWON}), blob AS (
+    UPDATE storage_blob b SET state = 'dying' FROM unwon WHERE b.id = unwon.id AND b.state = 'pending' RETURNING b.id
+)
+DELETE FROM storage_asset a USING blob WHERE a.blob_id = blob.id"""
 
 
-def unwon(batch: int) -> list[UUID]:
-    """Blobs of attempts that ended without them, whose upload URLs have expired, so that nothing comes after."""
-    life = settings.UPLOAD_URL_LIFETIME.total_seconds() + 60
-    return [row[0] for row in sql.rows(UNWON, {"life": int(life), "batch": batch})]
+def doom_unwon(batch: int = 200) -> None:
+    """Blobs that nobody came to keep are DYING (rules.md 12)."""
+    life = settings.UPLOAD_URL_LIFETIME + assets.SLACK
+    sql.run(DOOM, {"life": int(life.total_seconds()), "batch": batch})
 
 
-def discard_unwon(batch: int = 200) -> int:
-    """Delete them, object first; no transaction is open meanwhile. What fails stays for the next time."""
-    gone = []
-    for blob in Blob.all_tenants.filter(id__in=unwon(batch)).select_related("bucket"):
+def discard(batch: int = 200) -> int:
+    """Delete DYING blobs, object first; no transaction is open meanwhile. What fails stays for the next time."""
+    doom_unwon(batch)
+    gone, failed = [], []
+    for blob in assets.dying(batch):
         try:
             if place := _place_to_delete(blob):
                 delete_objects(place, [blob.key])
             gone.append(blob.pk)
         except (BotoCoreError, ClientError, SealBroken, BucketRefused) as error:
             log.warning("could not delete %s: %s", blob.key, error)
-    return Blob.all_tenants.filter(id__in=gone, state=Blob.State.PENDING).delete()[0]
+            failed.append(blob.pk)
+    assets.failed(failed)
+    return Blob.all_tenants.filter(id__in=gone).delete()[0]
 
 
 def _place_to_delete(blob: Blob) -> Place | None:
@@ -84,3 +94,22 @@ def _place_to_delete(blob: Blob) -> Place | None:
         return place_of(blob.bucket, None) if blob.bucket else operators_place(public=False)
     payload = Payload.objects.filter(job=blob.job_id).only("request_bucket").first()
     return place_of(None, payload.request_bucket) if payload and payload.request_bucket else None
+
+
+# A FAILED job may be retried for a while; by its lock, nobody retries it in the same moment.
+UNNEEDED = """
+SELECT j.id FROM jobs_job j WHERE j.id IN (SELECT h.job_id FROM storage_hold h)
+   AND (j.state IN ('COMPLETED', 'CANCELLED') OR j.finished_at < clock_timestamp() - %(keep)s * interval '1 s')
+ ORDER BY j.id LIMIT %(batch)s FOR NO KEY UPDATE OF j SKIP LOCKED"""
+
+
+def release_holds(batch: int) -> int:
+    """Jobs that cannot run again let go of their inputs (rules.md 25). How many did."""
+    with transaction.atomic():
+        keep = int(settings.REQUEST_BUCKET_KEEP.total_seconds())
+        jobs = [job for (job,) in sql.rows(UNNEEDED, {"keep": keep, "batch": batch})]
+        held = Hold.objects.filter(job_id__in=jobs)
+        blobs = list(held.values_list("blob_id", flat=True))
+        held.delete()
+        assets.let_go(blobs)
+    return len(jobs)

@@ -15,12 +15,13 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesRadioF
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from accounts.admin.pages import Admin, BigTable, Inline, ReadOnly, uuid_in
+from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, uuid_in
 from accounts.sealed import Sealed
 from storage.models import Asset, Blob, Bucket
 from storage.outputs import Signer
 
 signer = Signer()
+STATES: Labels = {Blob.State.PENDING: "warning", Blob.State.KEPT: "success", Blob.State.DYING: "danger"}
 
 
 class BucketForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -122,7 +123,7 @@ class BlobAdmin(FileAdmin):
 
     @admin.display(description="state")
     def state_label(self, blob: Blob) -> str:
-        return str(display_for_label(blob.state, "-", {Blob.State.PENDING: "warning", Blob.State.KEPT: "success"}))
+        return str(display_for_label(blob.state, "-", STATES))
 
     @admin.display(description="size")
     def size(self, blob: Blob) -> str:
@@ -151,13 +152,14 @@ def preview(asset: Asset, size: str = "max-h-32") -> str:
 
 @admin.register(Asset)
 class AssetAdmin(FileAdmin):
-    list_display = ("name", "tenant", "content_type", "size", "node", "kind", "job", "created_at")
+    list_display = ("name", "tenant", "source", "content_type", "size", "node", "kind", "job", "created_at")
     list_filter = (("tenant", AutocompleteSelectFilter),)
     list_select_related = ("tenant", "blob__bucket__tenant")
     fields = (
         ("name", "content_type", "size"),
         ("id", "tenant", "blob"),
-        ("job", "node", "kind", "position", "created_at"),
+        ("source", "job", "node", "kind", "position"),
+        ("created_at", "expires_at"),
         "file",
     )
 

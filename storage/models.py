@@ -41,13 +41,15 @@ class Bucket(Owned):
 class Blob(Owned):
     """The bytes of a file under one key of one S3 bucket.
 
-    PENDING from when a worker gets an upload URL for one attempt of a job; KEPT if that attempt wins; else it is
-    deleted, object first, once the attempt has ended and the URL has expired (rules.md 12).
+    PENDING while it may be uploaded; KEPT while an asset names it or a job that may still run needs it (Hold); DYING
+    from when neither does, or nobody came to name it: no way leads back, its object goes and then its row (rules.md 12,
+    25). What a tenant uploads is KEPT once for each hash; new bytes of a dying one's hash take a new key.
     """
 
     class State(models.TextChoices):
         PENDING = "pending"
         KEPT = "kept"
+        DYING = "dying"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="blobs")
@@ -61,10 +63,19 @@ class Blob(Owned):
     attempt = models.IntegerField(default=0, editable=False)
     state = models.CharField(max_length=7, choices=State, default=State.PENDING)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    tried_at = models.DateTimeField(null=True, editable=False, help_text="When its object could not be deleted.")
 
     class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "sha256"],
+                condition=models.Q(state="kept", job_id__isnull=True, of_request=False),
+                name="blob_uploaded_bytes_once",
+            ),
+        ]
         indexes = [
             models.Index(fields=["job_id", "attempt"], name="blob_of_attempt"),
+            models.Index(fields=["tried_at"], name="blob_dying", condition=models.Q(state="dying")),
             models.Index(fields=["created_at"], name="blob_pending", condition=models.Q(state="pending")),
             models.Index(
                 fields=["tenant"],
@@ -79,11 +90,20 @@ class Blob(Owned):
 
 
 class Asset(Owned):
-    """A file as a tenant knows it: an output of a job's node, by UUID. Its id is the blob's for outputs."""
+    """A file as a tenant knows it, by UUID: uploaded, part of a job's input, or an output of one of its nodes.
+
+    The id of an output is its blob's. An upload whose blob is PENDING is not there yet.
+    """
+
+    class Source(models.TextChoices):
+        UPLOAD = "upload"
+        INPUT = "input"
+        OUTPUT = "output"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="assets")
     blob = models.ForeignKey(Blob, models.PROTECT, related_name="assets")
+    source = models.CharField(max_length=6, choices=Source, default=Source.OUTPUT)
     job_id = models.UUIDField(null=True, editable=False, db_index=True)
     position = models.IntegerField(default=0, help_text="Its place in the output's files.")
     node = models.CharField(max_length=100, blank=True)
@@ -91,6 +111,38 @@ class Asset(Owned):
     name = models.CharField(max_length=300)
     url = models.TextField(blank=True, editable=False, help_text="Signed once, for files in a request's own bucket.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: as its tenant's files do.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["tenant", "-id"], name="asset_of_tenant"),
+            models.Index(fields=["tenant", "created_at"], name="asset_by_age"),
+            models.Index(fields=["expires_at"], name="asset_expiry", condition=models.Q(expires_at__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class Hold(models.Model):
+    """A job that may still run needs this blob: it stays, whatever happens to the assets that name it."""
+
+    job_id = models.UUIDField(editable=False)  # no foreign key: storage does not know jobs
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="holds")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job_id", "blob"], name="hold_once")]
+
+    def __str__(self) -> str:
+        return f"{self.blob_id} for {self.job_id}"
+
+
+class Gone(Owned):
+    """What a tenant had, by its id, and was deleted: whoever asks for it is told since when (410)."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+")
+    at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.id)

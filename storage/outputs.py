@@ -27,10 +27,14 @@ def place_of(bucket: Bucket | None, request: Sealed | None) -> Place:
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+def plain_name(name: str) -> str:
+    """A file's name as it may stand in a key."""
+    return _UNSAFE.sub("_", name.rsplit("/", 1)[-1])[-100:] or "file"
+
+
 def key_of(place: Place, tenant_id: UUID, job: UUID, number: int, name: str) -> str:
     """`<prefix>/<tenant>/<job>/a<N>/<random>-<name>`: unguessable, and told apart by attempt (rules.md 12)."""
-    plain = _UNSAFE.sub("_", name.rsplit("/", 1)[-1])[-100:] or "file"
-    return full_key(place, f"{tenant_id}/{job}/a{number}/{secrets.token_hex(8)}-{plain}")
+    return full_key(place, f"{tenant_id}/{job}/a{number}/{secrets.token_hex(8)}-{plain_name(name)}")
 
 
 def open_slots(
@@ -86,7 +90,8 @@ def keep_outputs(
         elif key is None and isinstance(files, list) and position < len(files):
             kept_files.append(files[position])
             kept_assets.append(asset)
-    Blob.all_tenants.filter(id__in=[row.blob_id for row in rows]).update(state=Blob.State.KEPT)
+    won = Blob.all_tenants.filter(id__in=[row.blob_id for row in rows], state=Blob.State.PENDING)
+    won.update(state=Blob.State.KEPT)
     Asset.all_tenants.bulk_create(rows)
     return {"files": kept_files, "assets": kept_assets}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 from django.conf import settings
 
@@ -140,6 +140,11 @@ def sign_get(place: Place, key: str, lifetime: timedelta) -> str:
     params = {"Bucket": place.s3_bucket, "Key": key}
     url: str = client(place).generate_presigned_url("get_object", params, ExpiresIn=int(lifetime.total_seconds()))
     return url
+
+
+def put_object(place: Place, key: str, body: IO[bytes], *, content_type: str) -> None:
+    """Raises botocore's errors."""
+    client(place).put_object(Bucket=place.s3_bucket, Key=key, Body=body, ContentType=content_type)
 
 
 def delete_objects(place: Place, keys: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from accounts import sql
 from jobs.loss import lose
-from jobs.uploads import discard_unwon
+from jobs.uploads import discard
 from storage.models import Asset, Blob, Bucket
 from storage.places import client as s3_client
 from storage.places import operators_place
@@ -242,7 +242,7 @@ def test_files_of_a_lost_attempt_go_and_those_of_the_winner_stay(quick: str, run
     won, unreported = second.stored(file("won.png"), file("unreported.png"))
     url = second.done(files=[won["key"]], assets=[won])["output"]["files"][0]
     age_blobs(running)
-    assert discard_unwon(1000) >= 2
+    assert discard(1000) >= 2
     assert [exists(a["key"]) for a in (lost, won, unreported)] == [False, True, False]
     assert get(url)[1] == b"abc"
     assert [blob.key for blob in running.blobs()] == [won["key"]]
@@ -251,14 +251,14 @@ def test_files_of_a_lost_attempt_go_and_those_of_the_winner_stay(quick: str, run
 def test_files_stay_while_their_upload_urls_live_and_while_their_attempt_runs(running: Running) -> None:
     mine = running.stored(file())[0]
     age_blobs(running)
-    discard_unwon(1000)
+    discard(1000)
     assert exists(mine["key"]), "the attempt still runs"
     running.client.cancel(running.job)
     sql.run("UPDATE storage_blob SET created_at = clock_timestamp() WHERE job_id = %s", [running.job.uuid])
-    discard_unwon(1000)
+    discard(1000)
     assert exists(mine["key"]), "its URL could still be used"
     age_blobs(running)
-    discard_unwon(1000)
+    discard(1000)
     assert not exists(mine["key"])
 
 
@@ -269,7 +269,7 @@ def test_files_in_a_requests_own_bucket_are_deleted_while_its_secret_is_there(
     lost = running.stored(file())[0]
     lose(running.job.uuid, 1, "test")
     age_blobs(running)
-    discard_unwon(1000)
+    discard(1000)
     assert not exists(lost["key"], named["bucketName"])
     assert running.blobs() == []
 
@@ -279,7 +279,7 @@ def test_what_cannot_be_deleted_stays_for_the_next_time(quick: str, own: Client,
     running.slots(file())
     lose(running.job.uuid, 1, "test")
     age_blobs(running)
-    discard_unwon(1000)
+    discard(1000)
     assert len(running.blobs()) == 1
 
 

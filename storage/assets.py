@@ -1,0 +1,174 @@
+"""The files that tenants upload, and the references that keep bytes (rules.md 25).
+
+A blob's state changes only under its row's lock. Nothing here holds a transaction while it speaks to S3.
+"""
+
+import secrets
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import IO, Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from accounts import sql
+from accounts.errors import Refused, not_found
+from accounts.models import uuid7
+from storage.models import Asset, Blob, Gone
+from storage.outputs import plain_name
+from storage.places import full_key, operators_place, put_object
+
+SLACK = timedelta(minutes=1)  # between the end of an upload URL's life and the last byte that comes by it
+
+
+@dataclass(frozen=True, kw_only=True)
+class New:
+    """A file that comes from a tenant. sha256: 64 hex digits; who made them says whether they are to be trusted."""
+
+    name: str
+    content_type: str
+    bytes: int
+    sha256: str
+    lives: timedelta | None = None
+
+    @property
+    def expires_at(self) -> Any:
+        return None if self.lives is None else Now() + self.lives
+
+
+def pending(tenant_id: UUID, new: New) -> Blob:
+    """A place for its bytes in the operator's S3. Deleted in a while unless `keep` is called."""
+    key = f"{tenant_id}/uploads/{secrets.token_hex(8)}-{plain_name(new.name)}"
+    return Blob.all_tenants.create(
+        id=uuid7(),
+        tenant_id=tenant_id,
+        key=full_key(operators_place(), key),
+        bytes=new.bytes,
+        sha256=new.sha256,
+        content_type=new.content_type,
+    )
+
+
+def upload(tenant_id: UUID, new: New, body: IO[bytes]) -> Blob:
+    """A blob of these bytes, whose hash Hearth has made itself: one that is kept already, or a new one that is to be
+    kept soon. Raises botocore's errors."""
+    known = Blob.all_tenants.filter(_uploaded(tenant_id, new.sha256)).first()
+    if known is not None:
+        return known
+    blob = pending(tenant_id, new)
+    put_object(operators_place(public=False), blob.key, body, content_type=new.content_type)
+    return blob
+
+
+def _uploaded(tenant_id: UUID, sha256: str) -> Q:
+    return Q(tenant_id=tenant_id, sha256=sha256, state=Blob.State.KEPT, job_id=None)
+
+
+class Lost(Exception):
+    """The blob is no longer there to be kept: it was deleted meanwhile. Its bytes must be uploaded again."""
+
+
+def keep(ours: Blob) -> Blob:
+    """In a transaction: the one KEPT blob of these bytes, locked until its end, so that it can be named or held.
+
+    That is `ours`, or if the tenant has another of the same hash, that one, and `ours` is DYING. Raises Lost.
+    """
+    while True:
+        kept = Blob.all_tenants.filter(_uploaded(ours.tenant_id, ours.sha256)).select_for_update().first()
+        if kept is not None:
+            if kept.pk != ours.pk:
+                Blob.all_tenants.filter(pk=ours.pk, state=Blob.State.PENDING).update(state=Blob.State.DYING)
+            return kept
+        try:
+            with transaction.atomic():
+                mine = Blob.all_tenants.filter(pk=ours.pk, state=Blob.State.PENDING)
+                if not mine.update(state=Blob.State.KEPT):
+                    raise Lost
+                return ours
+        except IntegrityError:
+            continue  # somebody else has kept the same bytes just now
+
+
+def put(tenant_id: UUID, new: New, body: IO[bytes]) -> Asset:
+    """The asset of bytes that Hearth has seen. Raises botocore's errors."""
+    while True:
+        blob = upload(tenant_id, new, body)
+        try:
+            with transaction.atomic():
+                return Asset.all_tenants.create(
+                    id=uuid7(),
+                    tenant_id=tenant_id,
+                    blob=keep(blob),
+                    source=Asset.Source.UPLOAD,
+                    name=new.name,
+                    expires_at=new.expires_at,
+                )
+        except Lost:
+            body.seek(0)  # the blob that was there went between the two
+
+
+def of_tenant(tenant_id: UUID) -> QuerySet[Asset]:
+    """The assets that are there to be used: uploaded, and not expired."""
+    there = ~Q(blob__state=Blob.State.PENDING) & (Q(expires_at=None) | Q(expires_at__gt=Now()))
+    return Asset.all_tenants.filter(there, tenant_id=tenant_id)
+
+
+def no_asset(tenant_id: UUID, asset_id: UUID) -> Refused:
+    """Why there is no such asset: 410 with the date if there was one, else 404."""
+    gone = Gone.all_tenants.filter(tenant_id=tenant_id, pk=asset_id).first()
+    if gone is None:
+        return not_found(f"There is no asset '{asset_id}' of yours.")
+    return Refused(410, "gone", f"The asset '{asset_id}' was deleted at {gone.at:%Y-%m-%dT%H:%M:%SZ}.")
+
+
+def delete(tenant_id: UUID, asset_id: UUID) -> None:
+    """The asset is gone now; its bytes go when nothing else needs them. Raises Refused: 404, 410."""
+    with transaction.atomic():
+        asset = Asset.all_tenants.filter(tenant_id=tenant_id, pk=asset_id).select_for_update().first()
+        if asset is None:
+            raise no_asset(tenant_id, asset_id)
+        forget([asset])
+
+
+def forget(assets: Collection[Asset]) -> None:
+    """In a transaction, with their rows locked: delete them, leave word of it, and let go of their bytes."""
+    words = [Gone(id=asset.pk, tenant_id=asset.tenant_id) for asset in assets]
+    Gone.all_tenants.bulk_create(words, ignore_conflicts=True)
+    Asset.all_tenants.filter(pk__in=[asset.pk for asset in assets]).delete()
+    let_go(asset.blob_id for asset in assets)
+
+
+DYING = """
+UPDATE storage_blob b SET state = 'dying' WHERE b.id = ANY (%(blobs)s) AND b.state <> 'dying'
+   AND NOT EXISTS (SELECT 1 FROM storage_asset a WHERE a.blob_id = b.id)
+   AND NOT EXISTS (SELECT 1 FROM storage_hold h WHERE h.blob_id = b.id)"""
+
+
+def let_go(blobs: Iterable[UUID]) -> int:
+    """In a transaction that has taken references away: the blobs that have none now are DYING. How many are.
+
+    Locked by a statement of its own: only one that begins after that sees who named them meanwhile.
+    """
+    ids = sorted(set(blobs))
+    sql.rows("SELECT id FROM storage_blob WHERE id = ANY (%s) ORDER BY id FOR UPDATE", [ids])
+    return sql.run(DYING, {"blobs": ids})
+
+
+def failed(blobs: Collection[UUID]) -> None:
+    """Their objects could not be deleted: others come first the next time."""
+    Blob.all_tenants.filter(pk__in=blobs).update(tried_at=Now())
+
+
+def dying(most: int) -> QuerySet[Blob]:
+    """Those whose upload URLs have expired, so that nothing comes after the object's end; the latest failures last."""
+    old = Now() - settings.UPLOAD_URL_LIFETIME - SLACK
+    found = Blob.all_tenants.filter(state=Blob.State.DYING, created_at__lt=old).select_related("bucket")
+    return found.order_by(F("tried_at").asc(nulls_first=True), "id")[:most]
+
+
+def expiring(most: int) -> QuerySet[Asset]:
+    return Asset.all_tenants.filter(expires_at__lte=Now()).order_by("expires_at")[:most]
