@@ -87,6 +87,7 @@ def with_urls(output: Any, bucket: Bucket | None) -> Any:
 COLUMNS = """j.id, j.sync, j.state, e.dialect, j.attempt, j.delay_ms, j.execution_ms, j.worker_name, p.output, p.error,
        CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id,
        j.id, j.priority, j.endpoint_id, j.grant_id, j.api_key_id, j.losses + j.free_losses"""
+COLUMNS_WIDTH = 18
 
 STATUS = f"""
 WITH {access.API_KEY}
@@ -97,7 +98,8 @@ SELECT {access.API_KEY_COLUMNS}, {COLUMNS}
     ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
 
 
-def _snapshot(row: sql.Row) -> Snapshot:
+def snapshot(row: sql.Row) -> Snapshot:
+    """Of COLUMNS."""
     job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress, bucket_id = row[:12]
     return Snapshot(
         id=public_id(job, sync),
@@ -111,7 +113,7 @@ def _snapshot(row: sql.Row) -> Snapshot:
         error=None if error is None else bytes(error),
         progress=None if progress is None else bytes(progress),
         bucket_id=bucket_id,
-        queued=Queued(*row[12:]) if state == State.IN_QUEUE else None,
+        queued=Queued(*row[12:COLUMNS_WIDTH]) if state == State.IN_QUEUE else None,
     )
 
 
@@ -122,7 +124,7 @@ def status(key: GivenKey, endpoint: str, job: JobId) -> Snapshot:
     access.check_api_key(key, READ, row)
     if row[access.API_KEY_WIDTH] is None:
         raise no_job(public_id(job.uuid, job.sync))
-    return _snapshot(row[access.API_KEY_WIDTH :])
+    return snapshot(row[access.API_KEY_WIDTH :])
 
 
 RESULT = f"""
@@ -132,7 +134,7 @@ SELECT {COLUMNS} FROM jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id JO
 
 def result(job: UUID) -> Snapshot:
     """A job for its own submission's answer (runsync): whoever wrote it may read it."""
-    return _snapshot(sql.one(RESULT, [job]))
+    return snapshot(sql.one(RESULT, [job]))
 
 
 JOB_COUNTS = """
@@ -212,29 +214,35 @@ def _ms(at: datetime, since: datetime) -> int:
     return round((at - since).total_seconds() * 1000)
 
 
-NEWS = """
-SELECT 'j:' || id FROM jobs_job WHERE id = ANY (string_to_array(%(j)s, ',')::uuid[]) AND finished_at IS NOT NULL
+# Changes whenever a line of the job's timeline or its progress is written; `p` is its payload.
+VERSION = """(SELECT coalesce(max(v.id), 0) FROM jobs_event v WHERE v.job_id = p.job_id) || ' ' || p.xmin::text"""
+
+NEWS = f"""
+SELECT 'j:' || id, '' FROM jobs_job WHERE id = ANY (string_to_array(%(j)s, ',')::uuid[]) AND finished_at IS NOT NULL
 UNION ALL
-SELECT 'e:' || g.endpoint_id FROM jobs_grant g WHERE g.endpoint_id = ANY (%(e)s::bigint[])
+SELECT 'n:' || n, coalesce({VERSION}, 'gone')
+  FROM unnest(string_to_array(%(n)s, ',')::uuid[]) n LEFT JOIN jobs_payload p ON p.job_id = n
+UNION ALL
+SELECT 'e:' || g.endpoint_id, '' FROM jobs_grant g WHERE g.endpoint_id = ANY (%(e)s::bigint[])
    AND EXISTS (SELECT 1 FROM jobs_job j WHERE j.grant_id = g.id AND j.state = 'IN_QUEUE') GROUP BY g.endpoint_id
 UNION ALL
-SELECT 'w:' || w FROM unnest(%(w)s::bigint[]) w
+SELECT 'w:' || w, '' FROM unnest(%(w)s::bigint[]) w
 UNION ALL
-SELECT 's:' || s FROM unnest(%(s)s::uuid[]) s
+SELECT 's:' || s, '' FROM unnest(%(s)s::uuid[]) s
  WHERE EXISTS (SELECT 1 FROM jobs_chunk c WHERE c.job_id = s AND c.sent_at IS NULL)"""
 
 
-def have_news(keys: list[Key]) -> list[Key]:
-    """Of all that is waited for, in one query: jobs that ended, streams with a chunk that nobody has read, endpoints
-    with a queue, and all workers.
+def have_news(keys: list[Key]) -> list[tuple[Key, str]]:
+    """Of all that is waited for, in one query: jobs that ended, the version that a job's news is at, streams with a
+    chunk that nobody has read, endpoints with a queue, and all workers.
 
     The jobs, which may be thousands, go as one text: psycopg would hold up the event loop to make an array of them.
     """
-    ids: dict[str, list[Any]] = {"j": [], "s": [], "e": [], "w": []}
+    ids: dict[str, list[Any]] = {"j": [], "n": [], "s": [], "e": [], "w": []}
     for key in keys:
         kind, _, name = key.partition(":")
-        ids[kind].append(name if kind in "js" else int(name))
-    return [row[0] for row in sql.rows(NEWS, ids | {"j": ",".join(ids["j"])})]
+        ids[kind].append(name if kind in "jns" else int(name))
+    return [(key, version) for key, version in sql.rows(NEWS, ids | {kind: ",".join(ids[kind]) for kind in "jn"})]
 
 
 BEAT = """

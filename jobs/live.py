@@ -1,9 +1,10 @@
 """Waiting: one LISTEN connection per process wakes every waiting request; nothing that waits holds a connection.
 
-Keys say what is waited for: a job (its end), a job's stream (a chunk), an endpoint (work in its queue), a worker (room
-for work, or a stop).
+Keys say what is waited for: a job (its end), a job's news (whatever its followers are told), a job's stream (a chunk),
+an endpoint (work in its queue), a worker (room for work, or a stop).
 A waiter registers, then reads, then waits (rules.md 13). NOTIFY follows the commit, coalesced per process (14); a lost
-one costs RECHECK_S, since every process re-reads all that it waits for that often, and after each reconnect.
+one costs RECHECK_S, since every process re-reads all that it waits for that often, and after each reconnect. A job's
+news, which may be much, is said twice a second at most.
 """
 
 import asyncio
@@ -19,12 +20,17 @@ from django.db import connection, transaction
 
 log = logging.getLogger("hearth.live")
 CHANNEL = "hearth_live"
+NEWS_EVERY_S = 0.5
 Key = str
 Connection = psycopg.AsyncConnection[Any]
 
 
 def job_key(job: UUID) -> Key:
     return f"j:{job}"
+
+
+def news_key(job: UUID) -> Key:
+    return f"n:{job}"
 
 
 def stream_key(job: UUID) -> Key:
@@ -56,9 +62,10 @@ NOTIFY = "SELECT pg_notify(%(channel)s, key) FROM unnest(%(keys)s::text[]) key"
 
 
 class Ticket:
-    """One waiter's registration. `woken` stays set until the next `wait`."""
+    """One waiter's registration. `woken` stays set until the next `wait`. `version`: of the news that it has read."""
 
     def __init__(self, hub: "Hub") -> None:
+        self.version = ""
         self._hub = hub
         self._event = asyncio.Event()
 
@@ -81,11 +88,12 @@ class Ticket:
         return woken and not self._hub.draining
 
 
-Recheck = Callable[[list[Key]], Coroutine[Any, Any, Iterable[Key]]]
+Recheck = Callable[[list[Key]], Coroutine[Any, Any, Iterable[tuple[Key, str]]]]
 
 
 class Hub:
-    """All waiters of this process. `recheck` says which of the keys waited for have news; `beat` says we are up."""
+    """All waiters of this process. `recheck` says which of the keys waited for have news, each with the version that it
+    is at, or ""; `beat` says we are up."""
 
     current: "Hub | None" = None
 
@@ -94,6 +102,8 @@ class Hub:
         self._recheck, self._beat = recheck, beat
         self._waiters: dict[Key, list[Ticket]] = {}  # in the order in which they came; most keys have one
         self._outbox: set[Key] = set()
+        self._news: set[Key] = set()  # for the outbox when NEWS_EVERY_S are over
+        self._news_said_at = 0.0
         self._to_send = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -135,10 +145,11 @@ class Hub:
                 elif ticket.woken and not self.draining:
                     self.wake(key)
 
-    def wake(self, key: Key) -> None:
-        """Wake everybody who waits for a job or worker, but one taker for an endpoint: he wakes the next if need be."""
+    def wake(self, key: Key, version: str = "") -> None:
+        """Wake everybody who waits for a job or worker, but one taker for an endpoint: he wakes the next if need be.
+        Who has read this version is left alone."""
         for ticket in self._waiters.get(key, ()):
-            if not ticket.woken:
+            if not ticket.woken and not (version and ticket.version == version):
                 ticket.wake()
                 if key.startswith("e:"):
                     return
@@ -148,7 +159,18 @@ class Hub:
         self._loop.call_soon_threadsafe(self._put, tuple(keys))
 
     def _put(self, keys: tuple[Key, ...]) -> None:
-        self._outbox.update(keys)
+        news = [key for key in keys if key.startswith("n:")]
+        if news and not self._news:
+            self._loop.call_at(self._news_said_at + NEWS_EVERY_S, self._say_news)
+        self._news.update(news)
+        self._outbox.update(key for key in keys if not key.startswith("n:"))
+        if self._outbox:
+            self._to_send.set()
+
+    def _say_news(self) -> None:
+        self._news_said_at = self._loop.time()
+        self._outbox |= self._news
+        self._news.clear()
         self._to_send.set()
 
     async def _flush(self, conn: Connection) -> None:
@@ -159,7 +181,8 @@ class Hub:
             try:
                 await conn.execute(NOTIFY, {"channel": CHANNEL, "keys": keys})
             except psycopg.OperationalError:
-                self._put(tuple(keys))  # for the next connection to say
+                self._outbox.update(keys)  # for the next connection to say
+                self._to_send.set()
                 raise
 
     async def _listen(self, conn: Connection) -> None:
@@ -188,8 +211,8 @@ class Hub:
 
     async def _recheck_all(self) -> None:
         try:
-            for key in await self._recheck(list(self._waiters)) if self._waiters else ():
-                self.wake(key)
+            for key, version in await self._recheck(list(self._waiters)) if self._waiters else ():
+                self.wake(key, version)
         except Exception as error:  # the database is away: the next round asks again
             log.warning("could not re-read what is waited for: %s", error)
 

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from accounts import sql
 from jobs.lifecycle import wake_endpoint
-from jobs.live import announce, job_key, worker_key
+from jobs.live import announce, job_key, news_key, worker_key
 from jobs.models import Attempt
 from jobs.states import State, end, lock, note, requeue
 from jobs.usage import settle
@@ -63,8 +63,7 @@ def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, coun
             _fail(job, outcome, losses, why, code)
         elif requeue(job):
             wake_endpoint(endpoint_id, backend)
-        if worker_id:
-            announce(worker_key(worker_id))
+        announce(news_key(job), *([worker_key(worker_id)] if worker_id else []))
     return True
 
 

@@ -17,7 +17,7 @@ from django.db import transaction
 from accounts import sql
 from accounts.sealed import Sealed
 from jobs.ids import AttemptId
-from jobs.live import announce, endpoint_key, job_key, worker_key
+from jobs.live import announce, endpoint_key, job_key, news_key, worker_key
 from jobs.models import Endpoint
 from jobs.states import State, end, lock, note
 from jobs.workers import release
@@ -159,8 +159,7 @@ def started(attempt: AttemptId) -> bool:
         row = sql.first(STARTED, params)
         if row is None:
             return _is_running(attempt)
-        if row[0]:
-            announce(worker_key(row[0]))
+        announce(news_key(attempt.job), *([worker_key(row[0])] if row[0] else []))
     return True
 
 
@@ -188,7 +187,8 @@ UPDATE jobs_payload p SET progress = %(progress)s, progress_fraction = %(fractio
 def progress(endpoint_id: int, worker_name: str, attempt: AttemptId, raw: bytes, value: Any) -> None:
     """Keep the furthest progress (they come unordered): by `fraction` where the worker says one, else the latest."""
     params = {"job": attempt.job, "number": attempt.number, "worker": worker_name, "endpoint": endpoint_id}
-    sql.run(PROGRESS, params | {"progress": raw, "fraction": _fraction(value)})
+    if sql.run(PROGRESS, params | {"progress": raw, "fraction": _fraction(value)}):
+        announce(news_key(attempt.job))
 
 
 def _fraction(value: Any) -> float:

@@ -5,18 +5,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 EVERY_S = 0.5
+TITLE_CHARS = 200
+MOST_STEPS = 1000
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class Progress:
-    """Reads ComfyUI's messages about one prompt; `report` gets {fraction, node, class_type, value, max, nodes_done,
-    nodes_total}. A run shorter than EVERY_S reports nothing: its result is there as soon."""
+    """Reads ComfyUI's messages about one prompt; `report` gets {fraction, node, class_type, title, value, max,
+    nodes_done, nodes_total}. A run shorter than EVERY_S reports nothing: its result is there as soon.
+
+    fraction: a node counts as much as it has steps by its own input `steps`, else as one: a sampler is most of a run.
+    """
 
     def __init__(self, workflow: Mapping[str, Any], report: Report | None) -> None:
         self.node: str | None = None
         self._workflow = workflow
         self._report = report
+        self._weights = {node: _weight(about) for node, about in workflow.items()}
+        self._all = sum(self._weights.values()) or 1
         self._done: set[str] = set()
         self._value: float = 0
         self._max: float = 1
@@ -43,27 +50,38 @@ class Progress:
 
     def class_type(self, node: str | None) -> str:
         """Of a node of the workflow; nodes that ComfyUI itself adds are "parent.sub.n" and have none here."""
-        about = self._workflow.get(node or "")
-        return str(about.get("class_type") or "") if isinstance(about, dict) else ""
+        return str(self._about(node).get("class_type") or "")
+
+    def title(self, node: str | None) -> str:
+        """What the workflow's author called it; "" if nothing."""
+        meta = self._about(node).get("_meta")
+        title = meta.get("title") if isinstance(meta, dict) else None
+        return title[:TITLE_CHARS] if isinstance(title, str) else ""
 
     def snapshot(self) -> dict[str, Any]:
-        total = len(self._workflow) or 1
-        running = self._value / self._max if self.node in self._workflow and self.node not in self._done else 0
+        done: float = sum(self._weights[node] for node in self._done)
+        if self.node in self._weights and self.node not in self._done:
+            done += self._weights[self.node] * self._value / self._max
         # What a workflow expands into can take progress back; what the client sees only grows.
-        self._fraction = max(self._fraction, min(1.0, (len(self._done) + running) / total))
+        self._fraction = max(self._fraction, min(1.0, done / self._all))
         return {
             "fraction": round(self._fraction, 4),
             "node": self.node,
             "class_type": self.class_type(self.node),
+            "title": self.title(self.node),
             "value": self._value,
             "max": self._max,
             "nodes_done": len(self._done),
-            "nodes_total": total,
+            "nodes_total": len(self._workflow),
         }
 
     def close(self) -> None:
         if self._timer:
             self._timer.cancel()
+
+    def _about(self, node: str | None) -> Mapping[str, Any]:
+        about = self._workflow.get(node or "")
+        return about if isinstance(about, dict) else {}
 
     def _begin(self, node: str) -> None:
         if self.node is not None and node != self.node:
@@ -80,3 +98,9 @@ class Progress:
         if self._report and now != self._sent:
             self._sent = now
             self._report(now)
+
+
+def _weight(about: Any) -> int:
+    inputs = about.get("inputs") if isinstance(about, dict) else None
+    steps = inputs.get("steps") if isinstance(inputs, dict) else None
+    return min(steps, MOST_STEPS) if type(steps) is int and steps > 0 else 1

@@ -20,7 +20,7 @@ from accounts.errors import Refused, bad_request
 from accounts.sealed import Sealed
 from jobs import catalogue, loss, news, stream, workers
 from jobs.ids import AttemptId, attempt_id, parse_attempt_id
-from jobs.live import Hub, endpoint_key, worker_key
+from jobs.live import Hub, endpoint_key, news_key, worker_key
 from jobs.models import Endpoint
 from jobs.queue import Claimed
 from jobs.uploads import worker_token
@@ -106,6 +106,7 @@ async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
             if not await wait(ticket, gone, deadline):
                 return []
     hub.wake(endpoint_key(poller.endpoint_id))  # there may be more: the next one looks
+    hub.send([news_key(job.job) for job in taken.jobs])
     return taken.jobs
 
 

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 
+from jobs import live
 from jobs.live import Hub, Key
 
-Recheck = Callable[[list[Key]], Awaitable[list[Key]]]
+Recheck = Callable[[list[Key]], Awaitable[list[tuple[Key, str]]]]
 
 
-async def nothing(keys: list[Key]) -> list[Key]:
+async def nothing(keys: list[Key]) -> list[tuple[Key, str]]:
     return []
 
 
@@ -88,8 +89,8 @@ def test_what_was_announced_before_the_wait_is_not_missed() -> None:
 
 
 def test_a_lost_notify_costs_a_poll_interval() -> None:
-    async def recheck(keys: list[Key]) -> list[Key]:
-        return keys
+    async def recheck(keys: list[Key]) -> list[tuple[Key, str]]:
+        return [(key, "") for key in keys]
 
     async def body(hub: Hub) -> None:
         async with hub.waiting("j:1") as ticket:
@@ -101,7 +102,7 @@ def test_a_lost_notify_costs_a_poll_interval() -> None:
 def test_the_listening_connection_is_made_anew_and_all_is_read_again() -> None:
     seen: list[list[Key]] = []
 
-    async def recheck(keys: list[Key]) -> list[Key]:
+    async def recheck(keys: list[Key]) -> list[tuple[Key, str]]:
         seen.append(keys)
         return []
 
@@ -143,5 +144,43 @@ def test_five_thousand_waiters_cost_no_connection() -> None:
         await asyncio.sleep(0)
         hub.send([f"j:{number}" for number in range(5000)])
         assert all(await asyncio.gather(*waiting))
+
+    with_hub(body)
+
+
+def test_the_recheck_wakes_only_whom_a_version_is_new_for() -> None:
+    async def recheck(keys: list[Key]) -> list[tuple[Key, str]]:
+        return [(key, "2") for key in keys]
+
+    async def body(hub: Hub) -> None:
+        async with hub.waiting("n:1") as old, hub.waiting("n:1") as new:
+            old.version, new.version = "1", "2"
+            assert await old.wait(5)
+            assert not new.woken
+
+    with_hub(body, recheck)
+
+
+def test_news_is_said_at_once_and_then_twice_a_second_at_most() -> None:
+    async def body(hub: Hub) -> None:
+        wakes = 0
+        begun = time.monotonic()
+        async with hub.waiting("n:1") as ticket:
+            while (now := time.monotonic()) < begun + 1.2:
+                hub.send(["n:1", "n:2"])
+                wakes += await ticket.wait(0.02)
+        assert 2 <= wakes <= 2 + (now - begun) / live.NEWS_EVERY_S
+
+    with_hub(body)
+
+
+def test_news_that_waits_holds_nothing_else_up() -> None:
+    async def body(hub: Hub) -> None:
+        async with hub.waiting("n:1") as ticket:
+            hub.send(["n:1"])
+            assert await ticket.wait(2)
+            hub.send(["n:1"])
+            assert (await wakes(hub, "j:1", 0.4))[0]
+            assert not ticket.woken
 
     with_hub(body)

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from jobs.wire import fleet, hooks, runpod
+from jobs.wire import fleet, hooks, news, runpod
 from tests.cast import Place
 from tests.wire.api import Api, check_refusal
 
-V2 = [*runpod.ROUTES, *fleet.ROUTES]
+KEYED = [*runpod.ROUTES, *fleet.ROUTES, *news.ROUTES]
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 NO_JOB = "01234567-89ab-7def-8123-456789abcdef-e1"
 WRONG_KEYS = ("", "hth_0123456789ab_" + "a" * 43, "hwk_0123456789ab_" + "a" * 43)
@@ -19,7 +19,7 @@ WRONG_KEYS = ("", "hth_0123456789ab_" + "a" * 43, "hwk_0123456789ab_" + "a" * 43
 
 def path_of(route: Route, endpoint: str) -> str:
     names = {"endpoint": endpoint, "job": NO_JOB, "attempt": NO_JOB, "worker": "w1", "token": "no-token"}
-    prefix = "/hooks" if route in hooks.ROUTES else "/v2"
+    prefix = "/hooks" if route in hooks.ROUTES else "" if route in news.ROUTES else "/v2"
     return prefix + route.path.format(**{name: names[name] for name in route.param_convertors})
 
 
@@ -27,20 +27,20 @@ def method_of(route: Route) -> str:
     return "POST" if "POST" in (route.methods or ()) else "GET"
 
 
-def test_every_v2_route_refuses_wrong_keys(http: httpx.Client, place: Place) -> None:
+def test_every_route_with_a_key_refuses_wrong_keys(http: httpx.Client, place: Place) -> None:
     def ask(route: Route, key: str) -> httpx.Response:
         url = path_of(route, place.name)
         return http.request(method_of(route), url, content=b'{"input": 1}', headers={"Authorization": key})
 
-    every = [(route, key) for route in V2 for key in WRONG_KEYS]
+    every = [(route, key) for route in KEYED for key in WRONG_KEYS]
     with ThreadPoolExecutor(len(every)) as pool:  # a worker's wrong key is answered slowly
         for answered in pool.map(ask, *zip(*every, strict=True)):
             assert check_refusal(answered, 401, "unauthorized")
             assert answered.headers["WWW-Authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("route", V2, ids=lambda route: route.path)
-def test_every_v2_route_refuses_other_methods(http: httpx.Client, place: Place, route: Route) -> None:
+@pytest.mark.parametrize("route", KEYED, ids=lambda route: route.path)
+def test_every_route_with_a_key_refuses_other_methods(http: httpx.Client, place: Place, route: Route) -> None:
     url = path_of(route, place.name)
     for method in sorted(METHODS - set(route.methods or ())):
         answered = http.request(method, url)
@@ -89,7 +89,7 @@ def test_an_odd_host_header_is_no_500(http: httpx.Client, path: bytes, host: byt
 
 def test_every_route_that_names_a_job_refuses_another_tenants(acme: Api, globex: Api) -> None:
     job = acme.run()
-    routes = [route for route in V2 if "job" in route.param_convertors]
+    routes = [route for route in KEYED if "job" in route.param_convertors]
     assert len(routes) >= 3
     for route in routes:
         url = path_of(route, acme.endpoint).replace(NO_JOB, job)

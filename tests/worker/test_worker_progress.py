@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,9 +37,27 @@ def test_the_running_node_counts_in_part() -> None:
         ("progress", {"node": "1", "value": 9, "max": 10}),
     )
     assert now == {
-        **{"fraction": 0.625, "node": "2", "class_type": "Class2", "value": 5.0, "max": 10.0},
+        **{"fraction": 0.625, "node": "2", "class_type": "Class2", "title": "", "value": 5.0, "max": 10.0},
         **{"nodes_done": 2, "nodes_total": 4},
     }
+
+
+@pytest.mark.parametrize("meta", [{"title": "Upscale ×2"}, {"title": 7}, {}, None, "x"])
+def test_a_node_is_told_by_its_title_where_it_has_one(meta: Any) -> None:
+    told = Progress({"0": {"class_type": "KSampler", "inputs": {}, "_meta": meta}}, None)
+    told.hear("executing", {"node": "0"})
+    assert told.snapshot()["title"] == ("Upscale ×2" if meta == {"title": "Upscale ×2"} else "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "fraction"), [(18, 9 / 20), (["3", 0], 1 / 6), (True, 1 / 6), (-5, 1 / 6), (None, 1 / 6)]
+)
+def test_a_sampler_counts_by_its_steps(steps: Any, fraction: float) -> None:
+    inputs = {"steps": steps, "seed": 1}
+    told = Progress({"0": {"inputs": inputs}, "1": {"inputs": {}}, "2": {"inputs": {}}}, None)
+    told.hear("executing", {"node": "0"})
+    told.hear("progress", {"node": "0", "value": 5, "max": 10})
+    assert told.snapshot()["fraction"] == pytest.approx(fraction, abs=1e-4)
 
 
 @given(messages)
