@@ -10,6 +10,7 @@ import orjson
 
 from accounts import access, sql
 from accounts.keys import GivenKey
+from accounts.sealed import SealBroken
 from jobs.ids import JobId, public_id
 from jobs.lifecycle import READ, no_job, own_grant
 from jobs.live import Key
@@ -79,8 +80,13 @@ def with_urls(output: Any, bucket: Bucket | None) -> Any:
     files, assets = list(output["files"]), [dict(asset) for asset in output["assets"]]
     for position, asset in enumerate(assets):
         key = asset.pop("key", None)
-        if key is not None:
+        if key is None:
+            continue
+        try:
             asset["url"] = files[position] = asset.get("url") or signer.url(bucket, key)
+        except SealBroken:
+            asset["url"] = files[position] = None
+            asset["error"] = "The secret of its bucket cannot be read. Ask the operator."
     return {**output, "files": files, "assets": assets}
 
 

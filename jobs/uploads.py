@@ -10,6 +10,7 @@ from django.core import signing
 from django.db import transaction
 
 from accounts import sql
+from accounts.errors import Refused
 from accounts.sealed import SealBroken, Sealed
 from jobs.ids import AttemptId
 from jobs.models import Payload
@@ -43,14 +44,17 @@ SELECT j.tenant_id, j.bucket_id, p.request_bucket
 
 
 def slots(attempt: AttemptId, uploads: Sequence[Upload]) -> list[Slot] | None:
-    """A signed PUT for each file; None if the attempt is no longer current."""
+    """A signed PUT for each file; None if the attempt is no longer current. Refused(503): a bucket of no use."""
     with transaction.atomic():
         row = sql.first(CURRENT, [attempt.job, attempt.number])
         if row is None:
             return None
         tenant_id, bucket_id, request = row
         bucket = Bucket.all_tenants.get(pk=bucket_id) if bucket_id else None
-        return open_slots(tenant_id, attempt.job, attempt.number, bucket, request and Sealed(request), uploads)
+        try:
+            return open_slots(tenant_id, attempt.job, attempt.number, bucket, request and Sealed(request), uploads)
+        except (SealBroken, BucketRefused) as error:
+            raise Refused(503, "bucket_unusable", f"The job's bucket: {error}.", retry_after_s=5) from error
 
 
 # Of attempts that ended without them, and uploads that nobody completed; their upload URLs have expired.

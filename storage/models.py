@@ -1,5 +1,7 @@
 """Where files live: a tenant's buckets, the blobs in them, and the assets that name blobs."""
 
+from collections.abc import Hashable
+
 from django.db import models
 from django.db.models.functions import Now
 
@@ -33,6 +35,12 @@ class Bucket(Owned):
                 fields=["tenant"], condition=models.Q(is_default=True), name="bucket_one_default_a_tenant"
             ),
         ]
+
+    PLACE = ("endpoint_url", "region", "s3_bucket", "prefix", "addressing", "access_key_id", "secret_access_key")
+
+    def place_fields(self) -> tuple[Hashable, ...]:
+        """What says where its files are and who signs; the secret is sealed."""
+        return tuple(getattr(self, name) for name in self.PLACE)
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.name}"

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -121,14 +121,18 @@ def _asset(blob: Blob, position: int, reported: Mapping[str, Any], url: str) -> 
 
 
 class Signer:
-    """Signs the URLs of a job's files when they are read, and keeps them until half of their life is over."""
+    """Signs the URLs of a job's files when they are read, and keeps them until half of their life is over.
+
+    Kept by all that a URL is made of: settings that were changed, as a secret that was replaced, hold at once.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int | None, str], tuple[str, Any]] = {}
+        self._kept: dict[tuple[Hashable, str], tuple[str, Any]] = {}
 
     def url(self, bucket: Bucket | None, key: str) -> str:
+        """Raises SealBroken."""
         now, life = timezone.now(), settings.OUTPUT_URL_LIFETIME
-        kept = self._kept.get(name := (bucket.pk if bucket else None, key))
+        kept = self._kept.get(name := (bucket and bucket.place_fields(), key))
         if kept and kept[1] > now:
             return kept[0]
         if len(self._kept) > 50_000:

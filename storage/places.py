@@ -105,16 +105,18 @@ def _client(place: Place) -> Any:
     import boto3  # here, since it takes 10 MB, and half of Hearth's processes never come to S3
     from botocore.config import Config
 
+    from storage.guarded import CONNECT_S, READ_S, session
+
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": place.addressing},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        connect_timeout=5,
-        read_timeout=30,
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
         retries={"total_max_attempts": 2},
     )
-    return boto3.session.Session().client(
+    made = boto3.session.Session().client(
         "s3",
         endpoint_url=place.endpoint_url,
         region_name=place.region,
@@ -122,6 +124,16 @@ def _client(place: Place) -> Any:
         aws_secret_access_key=place.secret_access_key,
         config=config,
     )
+    made.meta.events.register_last("before-parameter-build.s3", _stay)
+    if not place.trusted:
+        made.meta.events.register("before-send.s3", lambda request, **_: session(trusted=False).send(request))
+    return made
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Keep boto3 from asking in another region when S3 says that this is the wrong one: URLs would be signed for the
+    wrong one all the same, and a server that says so to each question was asked until Python's stack was full."""
+    context["s3_redirect"]["redirected"] = True
 
 
 def full_key(place: Place, key: str) -> str:

@@ -5,10 +5,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.fernet import Fernet
 from django.conf import settings
 
 from accounts import sql
+from accounts.sealed import Sealed
 from jobs.loss import lose
+from jobs.models import Payload
 from jobs.uploads import discard
 from storage.models import Asset, Blob, Bucket
 from storage.places import client as s3_client
@@ -154,8 +157,6 @@ def test_files_beside_an_error_are_kept_too(running: Running) -> None:
 def test_a_tenants_own_bucket_takes_its_files(quick: str, own_place: Place, named: dict[str, str]) -> None:
     client = new_client(own_place)
     where = {"endpoint_url": named["endpointUrl"], "s3_bucket": named["bucketName"], "prefix": "out/put"}
-    from accounts.sealed import Sealed
-
     who = {"access_key_id": named["accessId"], "secret_access_key": Sealed.seal(named["accessSecret"])}
     Bucket.all_tenants.create(tenant=client.tenant, name="main", is_default=True, **where, **who)
     running = Running(client, client.submit(), WireWorker(quick, own_place))
@@ -165,6 +166,18 @@ def test_a_tenants_own_bucket_takes_its_files(quick: str, own_place: Place, name
     url = running.done(files=[mine["key"]], assets=[mine])["output"]["files"][0]
     assert f"/{named['bucketName']}/out/put/" in url
     assert get(url)[1] == b"abc"
+
+
+def test_a_bucket_whose_secret_is_lost_takes_no_file_and_nothing_goes_elsewhere(
+    quick: str, own: Client, named: dict[str, str]
+) -> None:
+    running = in_their_bucket(quick, own, named)
+    lost = Sealed(Fernet(Fernet.generate_key()).encrypt(b"x"))
+    Payload.objects.filter(job_id=running.job.uuid).update(request_bucket=lost)
+    answer = running.ask("uploads", {"files": [file()]})
+    assert (answer.status, answer.json["code"]) == (503, "bucket_unusable")
+    assert "HEARTH_SEAL_KEYS" in answer.json["error"]
+    assert running.blobs() == []
 
 
 def in_their_bucket(quick: str, client: Client, named: dict[str, str]) -> Running:

@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 import pytest
+from cryptography.fernet import Fernet
 
 from accounts.sealed import Sealed
-from jobs.models import Job, Payload
+from jobs.models import Payload
 from jobs.news import started
 from storage.models import Bucket
 from tests.cast import WORKFLOW, attempt_of
@@ -232,9 +233,9 @@ def test_deep_json_in_a_bucket_is_kept_as_it_is(own_acme: Api) -> None:
     assert stored_bucket(job).keys() == {*BUCKET, "x"}
 
 
-def test_files_in_the_tenants_own_bucket_are_signed_when_read(own_acme: Api, globex: Api) -> None:
-    bucket = Bucket.all_tenants.create(
-        tenant=own_acme.client.tenant,
+def own_bucket(api: Api) -> Bucket:
+    made: Bucket = Bucket.all_tenants.create(
+        tenant=api.client.tenant,
         name="own",
         is_default=True,
         endpoint_url="https://s3.example.com",
@@ -242,16 +243,54 @@ def test_files_in_the_tenants_own_bucket_are_signed_when_read(own_acme: Api, glo
         access_key_id="AKIA",
         secret_access_key=Sealed.seal(SECRET),
     )
-    job = own_acme.run({"workflow": WORKFLOW})
-    claimed = own_acme.take()
-    finish(own_acme, claimed, {"files": []})
+    return made
+
+
+def job_with_a_file(api: Api) -> str:
+    job = api.run({"workflow": WORKFLOW})
+    claimed = api.take()
+    finish(api, claimed, {"files": []})
     output = {"files": ["k.png"], "assets": [{"id": "1", "key": "k.png", "name": "k.png"}]}
     Payload.objects.filter(job_id=claimed.job).update(output=orjson.dumps(output))
-    assert Job.all_tenants.get(pk=claimed.job).bucket_id == bucket.pk
+    return job
+
+
+def test_files_in_the_tenants_own_bucket_are_signed_when_read(own_acme: Api, globex: Api) -> None:
+    bucket = own_bucket(own_acme)
+    job = job_with_a_file(own_acme)
+    assert job_row(job).bucket_id == bucket.pk
     found = own_acme.status(job)["output"]
     assert found["files"][0].startswith("https://s3.example.com/renders/k.png?X-Amz-")
     assert found["assets"] == [{"id": "1", "name": "k.png", "url": found["files"][0]}]
     assert globex.at(own_acme.endpoint).get(f"status/{job}").status_code == 404
+
+
+def test_a_buckets_new_secret_and_place_sign_at_once(own_acme: Api) -> None:
+    """Not only when the URL that was signed with the old one has reached half of its life."""
+    bucket, job = own_bucket(own_acme), job_with_a_file(own_acme)
+
+    def url() -> str:
+        return str(own_acme.status(job)["output"]["files"][0])
+
+    first = url()
+    assert url() == first
+    Bucket.all_tenants.filter(pk=bucket.pk).update(secret_access_key=Sealed.seal("another"), access_key_id="AKIB")
+    second = url()
+    assert "AKIA" in first
+    assert "AKIB" in second
+    Bucket.all_tenants.filter(pk=bucket.pk).update(secret_access_key=Sealed.seal("a third"))
+    assert url() != second
+    Bucket.all_tenants.filter(pk=bucket.pk).update(s3_bucket="moved")
+    assert url().startswith("https://s3.example.com/moved/k.png?")
+
+
+def test_a_status_is_told_though_the_secret_of_its_bucket_is_lost(own_acme: Api) -> None:
+    bucket, job = own_bucket(own_acme), job_with_a_file(own_acme)
+    lost = Fernet(Fernet.generate_key()).encrypt(b"x")
+    Bucket.all_tenants.filter(pk=bucket.pk).update(secret_access_key=Sealed(lost))
+    found = own_acme.status(job)
+    assert (found["status"], found["output"]["files"]) == ("COMPLETED", [None])
+    assert found["output"]["assets"][0]["error"] == "The secret of its bucket cannot be read. Ask the operator."
 
 
 @pytest.mark.parametrize("output", ['["assets"]', '"\\"assets\\""', '{"assets": null}', '{"assets": 5}'])
