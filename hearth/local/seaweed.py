@@ -9,6 +9,7 @@ import signal
 import socket
 import sysconfig
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from hearth.local.home import Home, LocalError
@@ -72,8 +73,12 @@ def credentials(home: Home) -> dict[str, str]:
 
 
 def clear_sockets(home: Home) -> None:
-    """Removes the Unix sockets that weed leaves in /tmp."""
-    for name, port in home.read("s3-ports.json").items():
+    remove_sockets(home.read("s3-ports.json"))
+
+
+def remove_sockets(ports: Mapping[str, int]) -> None:
+    """The Unix sockets that weed leaves in /tmp."""
+    for name, port in ports.items():
         Path(f"/tmp/seaweedfs-{name}-grpc-{port + 10000}.sock").unlink(missing_ok=True)
 
 

