@@ -6,7 +6,7 @@ All other news changes nothing and is noted in the timeline; the worker is answe
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,8 @@ log = logging.getLogger("hearth.news")
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A job-done: JSON bytes of output and error as they came; `fault`: why nothing could be read from it."""
+    """A job-done: JSON bytes of output and error as they came; `fault`: why nothing could be read from it. `absent`:
+    of the files that it reports, the blobs that were looked for in S3 in vain; None: nobody looked."""
 
     output: bytes | None = None
     output_value: Any = None
@@ -36,6 +37,7 @@ class Done:
     error_value: Any = None
     mended: bool = False
     fault: str = ""
+    absent: frozenset[UUID] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,9 @@ def lock_attempt(attempt: AttemptId) -> Held | None:
 
 
 def done(endpoint_id: int, worker_name: str, attempt: AttemptId, result: Done) -> bool:
-    """Apply a job-done; says whether it ended the job. Doing it twice is as good as once."""
+    """Apply a job-done; says whether it ended the job. Doing it twice is as good as once.
+
+    Raises NotLookedAt, having changed nothing, if S3 has to be asked first, which no transaction should wait for."""
     with transaction.atomic():
         held = lock_attempt(attempt)
         if held is None or held.endpoint_id != endpoint_id:
@@ -108,23 +112,38 @@ def _end(held: Held, result: Done) -> None:
     if result.fault:
         error = orjson.dumps(f"The worker's result was lost: {result.fault}.")
     elif held.dialect == Endpoint.Dialect.HEARTH:
-        output = _hearth_output(held, result)
+        output, error = _hearth_output(held, result)
     to = State.FAILED if error else State.COMPLETED
     text = error.decode(errors="replace")[:500] if error else ""
     end(held.job, to, text, released=True, output=output, error=error)
 
 
-def _hearth_output(held: Held, result: Done) -> bytes | None:
-    """The output as it is kept: assets recorded and named by key; the error beside them, as the reference has it."""
+def _hearth_output(held: Held, result: Done) -> tuple[bytes | None, bytes | None]:
+    """Output and error as they are kept: assets recorded and named by key; the error beside them, as the reference has
+    it. Files that are not where the worker says fail the job."""
     value = result.output_value
     if not isinstance(value, Mapping) and not result.error:
-        return result.output
+        return result.output, None
     fields = dict(value) if isinstance(value, Mapping) else {}
+    error = result.error
     if isinstance(fields.get("assets"), list):
-        fields |= keep_outputs(held.tenant_id, held.job, held.number, fields, held.request_bucket)
+        kept = keep_outputs(held.tenant_id, held.job, held.number, fields, held.request_bucket, result.absent)
+        fields |= {"files": kept.files, "assets": kept.assets}
+        if kept.lost and not error:
+            fields |= {"error": lost_files(kept.lost), "code": "upload_lost"}
+            error = orjson.dumps(fields["error"])
     if result.error:
         fields["error"] = result.error_value
-    return json.dumps(fields).encode()  # not orjson, which refuses what it cannot write, as numbers of over 64 bits
+    # not orjson, which refuses what it cannot write, as numbers of over 64 bits
+    return json.dumps(fields).encode(), error
+
+
+def lost_files(names: Sequence[str]) -> str:
+    first, more = ", ".join(names[:3]), f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"{first}{more}: the worker reported it as uploaded, but S3 has it not, or not whole. "
+        "See who else writes or deletes in that S3 bucket, then run the job again."
+    )
 
 
 def wake_holder(held: Held) -> None:

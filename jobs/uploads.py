@@ -16,6 +16,7 @@ from jobs.ids import AttemptId
 from jobs.models import Payload
 from storage import assets
 from storage.models import Blob, Bucket, Hold
+from storage.objects import Wanted
 from storage.outputs import open_slots, place_of
 from storage.places import BucketRefused, Place, delete_objects, operators_place
 from worker.wire import Slot, Upload
@@ -57,6 +58,18 @@ def slots(attempt: AttemptId, uploads: Sequence[Upload]) -> list[Slot] | None:
             raise Refused(503, "bucket_unusable", f"The job's bucket: {error}.", retry_after_s=5) from error
 
 
+def wanted(attempt: AttemptId, ids: Sequence[UUID]) -> list[Wanted] | None:
+    """Where S3 is to be asked for these slots' files; None if the attempt is no longer current."""
+    if sql.first(CURRENT, [attempt.job, attempt.number]) is None:
+        return None
+    found = Blob.all_tenants.filter(id__in=ids, job_id=attempt.job, attempt=attempt.number).select_related("bucket")
+    return [Wanted(id=blob.pk, place=_reached_from_here(blob), key=blob.key, bytes=blob.bytes) for blob in found]
+
+
+def mark_stored(ids: Sequence[UUID]) -> None:
+    sql.run("UPDATE storage_blob SET stored_at = clock_timestamp() WHERE id = ANY (%s)", [list(ids)])
+
+
 # Of attempts that ended without them, and uploads that nobody completed; their upload URLs have expired.
 UNWON = """
 SELECT b.id FROM storage_blob b LEFT JOIN jobs_attempt a ON a.job_id = b.job_id AND a.number = b.attempt
@@ -82,7 +95,7 @@ def discard(batch: int = 200) -> int:
     gone, failed = [], []
     for blob in assets.dying(batch):
         try:
-            if place := _place_to_delete(blob):
+            if place := _reached_from_here(blob):
                 delete_objects(place, [blob.key])
             gone.append(blob.pk)
         except (BotoCoreError, ClientError, SealBroken, BucketRefused) as error:
@@ -92,7 +105,7 @@ def discard(batch: int = 200) -> int:
     return Blob.all_tenants.filter(id__in=gone).delete()[0]
 
 
-def _place_to_delete(blob: Blob) -> Place | None:
+def _reached_from_here(blob: Blob) -> Place | None:
     """Where its object is; None for a request's bucket whose secret is gone: it cannot be reached any more."""
     if not blob.of_request:
         return place_of(blob.bucket, None) if blob.bucket else operators_place(public=False)

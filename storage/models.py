@@ -70,6 +70,7 @@ class Blob(Owned):
     job_id = models.UUIDField(null=True, editable=False)  # no foreign key: storage does not know jobs
     attempt = models.IntegerField(default=0, editable=False)
     state = models.CharField(max_length=7, choices=State, default=State.PENDING)
+    stored_at = models.DateTimeField(null=True, help_text="When Hearth found it in S3, whole.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     tried_at = models.DateTimeField(null=True, editable=False, help_text="When its object could not be deleted.")
 
@@ -117,6 +118,9 @@ class Asset(Owned):
     node = models.CharField(max_length=100, blank=True)
     kind = models.CharField(max_length=50, blank=True)
     name = models.CharField(max_length=300)
+    width = models.IntegerField(null=True, help_text="In pixels.")
+    height = models.IntegerField(null=True, help_text="In pixels.")
+    duration_ms = models.BigIntegerField(null=True, help_text="Of films and sounds.")
     url = models.TextField(blank=True, editable=False, help_text="Signed once, for files in a request's own bucket.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: as its tenant's files do.")

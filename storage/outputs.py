@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -66,23 +67,52 @@ def _slot(place: Place, blob: Blob) -> Slot:
     return Slot(id=str(blob.id), key=blob.key, url=url, headers=headers, trusted=place.trusted)
 
 
+class NotLookedAt(Exception):
+    """Files of these blobs' ids are reported of which nobody knows whether they are in S3."""
+
+    def __init__(self, blobs: Sequence[UUID]) -> None:
+        super().__init__(f"{len(blobs)} files were not looked at")
+        self.blobs = blobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """`files` and `assets` as they are stored; `lost`: names of files that were reported and are not in S3."""
+
+    files: list[Any]
+    assets: list[dict[str, Any]]
+    lost: list[str]
+
+
 def keep_outputs(
-    tenant_id: UUID, job: UUID, number: int, output: Mapping[str, Any], request: Sealed | None
-) -> dict[str, Any]:
+    tenant_id: UUID,
+    job: UUID,
+    number: int,
+    output: Mapping[str, Any],
+    request: Sealed | None,
+    absent: Collection[UUID] | None = None,
+) -> Kept:
     """Record the assets a worker reports whose keys are slots of this very attempt, and keep their blobs.
 
-    Returns `files` and `assets` as they are stored: by key, or for files in the request's own bucket by a URL signed
-    for as long as SigV4 allows, since its secret goes. What names a key that was not given out is left out.
+    They are stored by key, or for files in the request's own bucket by a URL signed for as long as SigV4 allows, since
+    its secret goes. What names a key that was not given out is left out, and so is what is not in S3: `absent` are
+    those that were looked for in vain; None, before anybody looked, raises NotLookedAt if there is need to.
     """
     blobs = {blob.key: blob for blob in Blob.all_tenants.filter(tenant_id=tenant_id, job_id=job, attempt=number)}
     files = output.get("files")
     kept_files: list[Any] = []
     kept_assets: list[dict[str, Any]] = []
     rows: list[Asset] = []
+    lost: list[str] = []
+    unknown = {blob.pk for blob in blobs.values() if blob.stored_at is None}
+    if absent is None and (missed := [pk for pk in _reported(output, blobs) if pk in unknown]):
+        raise NotLookedAt(missed)
     for position, asset in enumerate(output["assets"]):
         key = asset.get("key") if isinstance(asset, dict) else ""
         blob = blobs.pop(key, None) if isinstance(key, str) else None
-        if blob is not None:
+        if blob is not None and blob.pk in unknown and blob.pk in (absent or ()):
+            lost.append(str(asset.get("name")))
+        elif blob is not None:
             url = _sign_once(blob, request)
             rows.append(_asset(blob, position, asset, url))
             kept_files.append(url or key)
@@ -93,7 +123,12 @@ def keep_outputs(
     won = Blob.all_tenants.filter(id__in=[row.blob_id for row in rows], state=Blob.State.PENDING)
     won.update(state=Blob.State.KEPT)
     Asset.all_tenants.bulk_create(rows)
-    return {"files": kept_files, "assets": kept_assets}
+    return Kept(files=kept_files, assets=kept_assets, lost=lost)
+
+
+def _reported(output: Mapping[str, Any], blobs: Mapping[str, Blob]) -> list[UUID]:
+    keys = [asset.get("key") for asset in output["assets"] if isinstance(asset, dict)]
+    return [blobs[key].pk for key in keys if isinstance(key, str) and key in blobs]
 
 
 def _sign_once(blob: Blob, request: Sealed | None) -> str:
@@ -107,6 +142,10 @@ def _asset(blob: Blob, position: int, reported: Mapping[str, Any], url: str) -> 
     def text(name: str, most: int) -> str:
         return str(reported.get(name) or "").replace("\0", "")[:most]
 
+    def number(name: str) -> int | None:
+        value = reported.get(name)
+        return value if type(value) is int and 0 <= value < 2**31 else None
+
     return Asset(
         id=blob.id,
         tenant_id=blob.tenant_id,
@@ -116,6 +155,9 @@ def _asset(blob: Blob, position: int, reported: Mapping[str, Any], url: str) -> 
         node=text("node", 100),
         kind=text("kind", 50),
         name=text("name", 300),
+        width=number("width"),
+        height=number("height"),
+        duration_ms=number("duration_ms"),
         url=url,
     )
 

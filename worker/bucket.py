@@ -74,8 +74,7 @@ class Bucket:
         key = "/".join(part for part in (self.place.prefix, job_id, name) if part)
         where = {"Bucket": self.place.bucket, "Key": key}
         try:
-            file.body.seek(0)
-            client.put_object(Body=file.body, ContentType=file.content_type, ContentLength=file.size, **where)
+            client.put_object(Body=file.body.reader(), ContentType=file.content_type, ContentLength=file.size, **where)
             url = client.generate_presigned_url("get_object", Params=where, ExpiresIn=URL_LIFE_S)
         except ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")

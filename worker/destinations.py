@@ -1,17 +1,19 @@
 """Where a job's files go: into the answer as base64, through Hearth into the tenant's bucket, or the caller's own."""
 
+import asyncio
 import base64
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 
-from worker.aside import at_most
+from worker import media
 from worker.bucket import Bucket
 from worker.errors import JobError
 from worker.files import OutputFile, Stored
-from worker.hearth import Away, Hearth
+from worker.hearth import Hearth
 from worker.inputs import JobInput
-from worker.put import PutFailed, Putter
-from worker.wire import Slot
+from worker.put import Putter
+from worker.upload import through_hearth
 
 MAX_BASE64_BYTES = 10 * 1024**2  # of a job in Hearth: a larger answer would be refused
 
@@ -29,11 +31,21 @@ def choose(
     """bucket: the worker's own setting, which the job's goes before. Without Hearth and a bucket, base64 it is."""
     small = sum(file.size for file in files) <= MAX_BASE64_BYTES
     own = given.bucket or bucket
+    store: Store
     if hearth and not (given.to_base64 and small):
-        return lambda files: through_hearth(files, hearth, putter)
-    if hearth or given.to_base64 or not own:
-        return as_base64
-    return lambda files: own.store(files, job_id)
+        store = lambda files: through_hearth(files, hearth, putter)  # noqa: E731
+    elif hearth or given.to_base64 or not own:
+        store = as_base64
+    else:
+        store = lambda files: own.store(files, job_id)  # noqa: E731
+    return lambda files: _with_facts(files, store)
+
+
+async def _with_facts(files: Sequence[OutputFile], store: Store) -> list[Stored | JobError]:
+    """Stored, and meanwhile looked into."""
+    known, stored = await asyncio.gather(media.facts_of(files), store(files))
+    return [item.telling(**asdict(facts)) if isinstance(item, Stored) else item
+            for item, facts in zip(stored, known, strict=True)]
 
 
 async def as_base64(files: Sequence[OutputFile]) -> list[Stored | JobError]:
@@ -41,32 +53,5 @@ async def as_base64(files: Sequence[OutputFile]) -> list[Stored | JobError]:
 
 
 def _base64(file: OutputFile) -> Stored:
-    file.body.seek(0)
-    text = base64.b64encode(file.body.read()).decode()
+    text = base64.b64encode(file.body.read_at(0, file.size)).decode()
     return Stored(entry=text, asset=file.asset(id=str(uuid.uuid4()), key=None))
-
-
-async def through_hearth(files: Sequence[OutputFile], hearth: Hearth, putter: Putter) -> list[Stored | JobError]:
-    """`files` holds keys: Hearth turns them into signed URLs whenever somebody reads the job."""
-    if not files:
-        return []
-    try:
-        slots = await hearth.uploads([file.upload() for file in files])
-    except Away as error:
-        return [file.failed(str(error)) for file in files]
-    pairs = zip(files, slots, strict=True)
-    return await at_most(4, lambda pair: _into(*pair, hearth, putter), pairs)
-
-
-async def _into(file: OutputFile, slot: Slot, hearth: Hearth, putter: Putter) -> Stored | JobError:
-    try:
-        try:
-            await putter.put(file, slot)
-        except PutFailed as error:
-            if not error.expired:
-                raise
-            [slot] = await hearth.uploads([file.upload()])
-            await putter.put(file, slot)
-    except (PutFailed, Away) as error:
-        return file.failed(str(error))
-    return Stored(entry=slot.key, asset=file.asset(id=slot.id, key=slot.key))

@@ -1,16 +1,13 @@
 """One file of a job's output on its way from ComfyUI to where the job's files live."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from worker.errors import JobError
+from worker.spool import Spool
 from worker.wire import Asset, Upload
-
-IN_MEMORY_BYTES = 16 * 1024**2  # larger files wait on disk
-CHUNK_BYTES = 256 * 1024
 
 # Written out, because the mimetypes module knows as much as the machine it runs on.
 CONTENT_TYPES = {
@@ -38,14 +35,13 @@ KINDS = ("image", "video", "audio", "text")
 
 @dataclass(kw_only=True)
 class OutputFile:
-    """node: the id of the node that made it. body: its `size` bytes."""
+    """node: the id of the node that made it."""
 
     node: str
     name: str
     subfolder: str = ""
     content_type: str = ""
-    size: int = 0
-    body: Any = field(default_factory=lambda: _spool(), repr=False)
+    body: Spool = field(default_factory=Spool, repr=False)
     _hash: Any = field(default_factory=hashlib.sha256, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +50,10 @@ class OutputFile:
     def write(self, chunk: bytes) -> None:
         self.body.write(chunk)
         self._hash.update(chunk)
-        self.size += len(chunk)
+
+    @property
+    def size(self) -> int:
+        return self.body.size
 
     @property
     def kind(self) -> str:
@@ -91,10 +90,11 @@ class Stored:
     entry: str
     asset: Asset
 
+    def telling(self, **facts: Any) -> "Stored":
+        """With more told of the asset."""
+        return replace(self, asset=replace(self.asset, **facts))
+
 
 def content_type_of(name: str) -> str:
     return CONTENT_TYPES.get(PurePosixPath(name).suffix[1:].lower(), "application/octet-stream")
 
-
-def _spool() -> Any:
-    return SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)

@@ -5,14 +5,14 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
-from worker.wire import HEARTH_FIELD, Slot, Upload
+from worker.wire import HEARTH_FIELD, Found, Slot, Upload
 
 CALL_S = 15
-SLOT_FIELDS = [field.name for field in dataclasses.fields(Slot)]
+T = TypeVar("T")
 
 
 class NotOurs(Exception):
@@ -38,10 +38,12 @@ class Hearth:
     async def uploads(self, files: Sequence[Upload]) -> list[Slot]:
         """A slot for each file, in the same order."""
         answer = await self._call("uploads", {"files": [dataclasses.asdict(file) for file in files]})
-        slots = [Slot(**{name: slot[name] for name in SLOT_FIELDS}) for slot in answer["uploads"]]
-        if len(slots) != len(files):
-            raise Away(f"Hearth gave {len(slots)} upload slots for {len(files)} files")
-        return slots
+        return _each(Slot, answer["uploads"], len(files))
+
+    async def stored(self, ids: Sequence[str]) -> list[Found]:
+        """What S3 has of these slots' files, in the same order."""
+        answer = await self._call("stored", {"ids": list(ids)})
+        return _each(Found, answer["stored"], len(ids))
 
     async def hand_back(self, reason: str, code: str, within_s: float | None = None) -> None:
         """Another worker shall have the job."""
@@ -77,6 +79,14 @@ class Hearth:
                 return response.status, {}, f"HTTP {response.status}"
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             return None, {}, f"Hearth is not reachable ({type(error).__name__})"
+
+
+def _each(shape: type[T], answered: list[dict[str, Any]], number: int) -> list[T]:
+    """The dataclasses of an answer; fields of a newer Hearth are left out."""
+    if len(answered) != number:
+        raise Away(f"Hearth answered for {len(answered)} of {number} files")
+    names = {field.name for field in dataclasses.fields(shape)}  # type: ignore[arg-type]
+    return [shape(**{name: value for name, value in one.items() if name in names}) for one in answered]
 
 
 def take_field(job: dict[str, Any]) -> tuple[str, str] | None:

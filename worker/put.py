@@ -12,10 +12,11 @@ from aiohttp.abc import ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
-from worker.files import CHUNK_BYTES, OutputFile
+from worker.files import OutputFile
 from worker.wire import Slot, UrlRefused, check_address, check_url, type_of_network
 
 TRIES = 3
+CHUNK_BYTES = 256 * 1024
 SLOWEST_BYTES_A_SECOND = 100_000
 SKIPPED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -108,6 +109,5 @@ def _told(error: Exception) -> str:
 
 
 async def _chunks(file: OutputFile) -> AsyncIterator[bytes]:
-    file.body.seek(0)
-    while chunk := file.body.read(CHUNK_BYTES):
-        yield chunk
+    for offset in range(0, file.size, CHUNK_BYTES):
+        yield file.body.read_at(offset, CHUNK_BYTES)

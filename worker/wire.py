@@ -3,6 +3,7 @@
 The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth = {"url": …, "token": …}`:
     POST {url}/hooks/worker/{token}/started     {}                        200 {} run it · 409 do not run it
     POST {url}/hooks/worker/{token}/uploads     {"files": [Upload…]}      200 {"uploads": [Slot…]} in that order · 409
+    POST {url}/hooks/worker/{token}/stored      {"ids": [Slot.id…]}       200 {"stored": [Found…]} in that order · 409
     POST {url}/hooks/worker/{token}/hand-back   {"reason": str, "code"}   200 {}; code: a word, of worker/errors.py or
                                                                           "shutdown"
     POST {url}/hooks/worker/{token}/alive       {}                        200 {} go on · 409 stop it; during a shutdown,
@@ -48,9 +49,21 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What Hearth found in S3 of a slot's file. there: None if S3 does not tell, and then status is its answer's (0: it
+    gave none) and code its error's word."""
+
+    id: str
+    there: bool | None
+    status: int = 0
+    code: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asset:
     """One file of a job's output as the worker reports it, in the order of `files`. key is None when the file
-    did not go through Hearth (base64, or a worker alone on RunPod). subfolder: as its node said it, often ""."""
+    did not go through Hearth (base64, or a worker alone on RunPod). subfolder: as its node said it, often "". What is
+    None is not known, or makes no sense for such a file."""
 
     id: str
     key: str | None
@@ -61,6 +74,9 @@ class Asset:
     content_type: str
     bytes: int
     sha256: str
+    width: int | None = None
+    height: int | None = None
+    duration_ms: int | None = None
 
 
 MODEL_FILE = re.compile(r".\.(safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx|pkl)$", re.IGNORECASE)

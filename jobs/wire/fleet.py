@@ -8,6 +8,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID
 
 import orjson
 from django.conf import settings
@@ -24,10 +26,12 @@ from jobs.live import Hub, endpoint_key, news_key, worker_key
 from jobs.models import Endpoint
 from jobs.queue import Claimed
 from jobs.uploads import worker_token
+from jobs.wire import stored
 from jobs.wire.answers import answer, key_of
 from jobs.wire.bodies import Parts, Unreadable, parse_request, read_body, split_object
 from jobs.wire.call import P, T, verb
 from jobs.wire.gone import Gone, wait
+from storage.outputs import NotLookedAt
 from worker.wire import HEARTH_FIELD
 
 log = logging.getLogger("hearth.fleet")
@@ -172,7 +176,7 @@ async def job_done(request: Request) -> Response:
         fault=fault,
     )
     try:
-        await _patiently(news.done, endpoint_id, name, attempt, done)
+        await _report(endpoint_id, name, attempt, done)
     except Refused:
         raise
     except Exception as error:  # a paid run must not vanish in a loop of retries: the job says that it was ours to keep
@@ -180,6 +184,16 @@ async def job_done(request: Request) -> Response:
         fault = f"Hearth could not keep it ({type(error).__name__})"
         await _patiently(news.done, endpoint_id, name, attempt, news.Done(fault=fault))
     return answer({})
+
+
+async def _report(endpoint_id: int, name: str, attempt: AttemptId, done: news.Done) -> None:
+    """Apply it; where the worker did not have its files looked at before, that comes first."""
+    try:
+        await _patiently(news.done, endpoint_id, name, attempt, done)
+    except NotLookedAt as error:
+        found = await stored.look(attempt, error.blobs)
+        absent = frozenset(UUID(one.id) for one in found or () if one.there is False)
+        await _patiently(news.done, endpoint_id, name, attempt, replace(done, absent=absent))
 
 
 async def job_stream(request: Request) -> Response:

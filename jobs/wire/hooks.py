@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from starlette.routing import Route
 from accounts.errors import Refused, bad_request, not_found
 from jobs import loss, news, uploads, workers
 from jobs.ids import AttemptId
+from jobs.wire import stored
 from jobs.wire.answers import answer
 from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
@@ -36,6 +38,15 @@ async def open_uploads(request: Request) -> Response:
     if slots is None:
         raise _not_current()
     return answer({"uploads": [asdict(slot) for slot in slots]})
+
+
+async def look(request: Request) -> Response:
+    attempt = _attempt(request)
+    given = _ids(parse_request(await read_body(request, MAX_BODY_BYTES)))
+    found = await stored.look(attempt, given)
+    if found is None:
+        raise _not_current()
+    return answer({"stored": [asdict(one) for one in found]})
 
 
 async def hand_back(request: Request) -> Response:
@@ -73,6 +84,16 @@ def _uploads(parts: Parts) -> list[Upload]:
     return [_upload(file) for file in files]
 
 
+def _ids(parts: Parts) -> list[UUID]:
+    ids = parts.values["ids"].value if "ids" in parts.values else None
+    try:
+        if isinstance(ids, list) and len(ids) <= MAX_FILES:
+            return [UUID(id) for id in ids]
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise bad_request(f"`ids` must be a list of at most {MAX_FILES} ids of slots.")
+
+
 def _upload(file: Any) -> Upload:
     try:
         texts = {name: file[name] for name in ("name", "content_type", "sha256", "node", "kind")}
@@ -94,6 +115,7 @@ def _upload(file: Any) -> Upload:
 ROUTES = [
     Route("/worker/{token}/started", started, methods=["POST"]),
     Route("/worker/{token}/uploads", open_uploads, methods=["POST"]),
+    Route("/worker/{token}/stored", look, methods=["POST"]),
     Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),
     Route("/worker/{token}/alive", alive, methods=["POST"]),
 ]

@@ -189,7 +189,7 @@ async def test_base64_that_would_not_fit_goes_into_the_bucket(monkeypatch: pytes
 
 
 async def test_a_large_file_is_put_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.files.IN_MEMORY_BYTES", 1024)
+    monkeypatch.setattr("worker.spool.IN_MEMORY_BYTES", 1024)
     body = png(size=500) * 40
     monkeypatch.setattr(FakeComfy, "content", body)
     async with saves("a.png") as comfy, FakeHearth() as hearth:

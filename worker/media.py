@@ -1,0 +1,61 @@
+"""What a picture, a film or a sound says of itself: its size in pixels and its length."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import av
+from PIL import Image
+
+from worker.files import OutputFile
+
+log = logging.getLogger("hearth.worker")
+T = TypeVar("T")
+POOL = ThreadPoolExecutor(2, "media")  # of its own: what hangs on a strange file keeps nothing else waiting
+LONGEST_S = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is not known, or makes no sense for the file, is None. Pictures that move have no duration here: only
+    decoding all of one would tell it."""
+
+    width: int | None = None
+    height: int | None = None
+    duration_ms: int | None = None
+
+
+async def facts_of(files: Sequence[OutputFile]) -> list[Facts]:
+    """Of each file, in order. Never raises: facts are nice to have."""
+    return list(await asyncio.gather(*(aside(_facts, file, Facts()) for file in files)))
+
+
+async def aside(do: Callable[[OutputFile], T], file: OutputFile, otherwise: T) -> T:
+    """do(file) in a thread; `otherwise` if it fails or takes longer than LONGEST_S."""
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            return await asyncio.get_running_loop().run_in_executor(POOL, do, file)
+    except Exception as error:  # whatever a library makes of a file that a custom node wrote
+        log.info("%s of node %s: %s says %r", file.name, file.node, do.__name__.strip("_"), error)
+        return otherwise
+
+
+def _facts(file: OutputFile) -> Facts:
+    if file.kind == "image":
+        with Image.open(file.body.reader()) as image:
+            return Facts(width=image.width, height=image.height)
+    if file.kind in ("video", "audio"):
+        with av.open(file.body.reader()) as container:
+            return _of_container(container)
+    return Facts()
+
+
+def _of_container(container: av.container.InputContainer) -> Facts:
+    duration_ms = container.duration and round(container.duration * 1000 / av.time_base)
+    video = next(iter(container.streams.video), None)
+    if video is None:
+        return Facts(duration_ms=duration_ms)
+    return Facts(width=video.width, height=video.height, duration_ms=duration_ms)
