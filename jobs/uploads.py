@@ -63,7 +63,7 @@ def wanted(attempt: AttemptId, ids: Sequence[UUID]) -> list[Wanted] | None:
     if sql.first(CURRENT, [attempt.job, attempt.number]) is None:
         return None
     found = Blob.all_tenants.filter(id__in=ids, job_id=attempt.job, attempt=attempt.number).select_related("bucket")
-    return [Wanted(id=blob.pk, place=_reached_from_here(blob), key=blob.key, bytes=blob.bytes) for blob in found]
+    return [Wanted(id=blob.pk, place=_reached_if_at_all(blob), key=blob.key, bytes=blob.bytes) for blob in found]
 
 
 def mark_stored(ids: Sequence[UUID]) -> None:
@@ -111,6 +111,14 @@ def _reached_from_here(blob: Blob) -> Place | None:
         return place_of(blob.bucket, None) if blob.bucket else operators_place(public=False)
     payload = Payload.objects.filter(job=blob.job_id).only("request_bucket").first()
     return place_of(None, payload.request_bucket) if payload and payload.request_bucket else None
+
+
+def _reached_if_at_all(blob: Blob) -> Place | None:
+    try:
+        return _reached_from_here(blob)
+    except (SealBroken, BucketRefused) as error:
+        log.warning("cannot look for %s: %s", blob.key, error)
+        return None
 
 
 # A FAILED job may be retried for a while; by its lock, nobody retries it in the same moment.

@@ -44,8 +44,10 @@ def choose(
 async def _with_facts(files: Sequence[OutputFile], store: Store) -> list[Stored | JobError]:
     """Stored, and meanwhile looked into."""
     known, stored = await asyncio.gather(media.facts_of(files), store(files))
-    return [item.telling(**asdict(facts)) if isinstance(item, Stored) else item
-            for item, facts in zip(stored, known, strict=True)]
+    return [
+        item.telling(**asdict(facts)) if isinstance(item, Stored) else item
+        for item, facts in zip(stored, known, strict=True)
+    ]
 
 
 async def as_base64(files: Sequence[OutputFile]) -> list[Stored | JobError]:

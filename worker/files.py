@@ -97,4 +97,3 @@ class Stored:
 
 def content_type_of(name: str) -> str:
     return CONTENT_TYPES.get(PurePosixPath(name).suffix[1:].lower(), "application/octet-stream")
-

@@ -47,15 +47,10 @@ def _facts(file: OutputFile) -> Facts:
     if file.kind == "image":
         with Image.open(file.body.reader()) as image:
             return Facts(width=image.width, height=image.height)
-    if file.kind in ("video", "audio"):
-        with av.open(file.body.reader()) as container:
-            return _of_container(container)
-    return Facts()
-
-
-def _of_container(container: av.container.InputContainer) -> Facts:
-    duration_ms = container.duration and round(container.duration * 1000 / av.time_base)
-    video = next(iter(container.streams.video), None)
-    if video is None:
-        return Facts(duration_ms=duration_ms)
-    return Facts(width=video.width, height=video.height, duration_ms=duration_ms)
+    if file.kind not in ("video", "audio"):
+        return Facts()
+    with av.open(file.body.reader(), "r") as container:
+        pictures = container.streams.video if file.kind == "video" else ()  # a sound may have the picture of its album
+        width, height = next(((each.width, each.height) for each in pictures), (0, 0))
+        duration_ms = container.duration and round(container.duration * 1000 / av.time_base)
+    return Facts(width=width or None, height=height or None, duration_ms=duration_ms)

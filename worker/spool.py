@@ -19,7 +19,7 @@ class Spool:
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self._file is None and self.size > IN_MEMORY_BYTES:
-            self._file = tempfile.TemporaryFile()
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
             chunk, self._memory = bytes(self._memory) + chunk, bytearray()
         if self._file is None:
             self._memory += chunk

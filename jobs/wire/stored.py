@@ -11,7 +11,8 @@ from uuid import UUID
 from jobs import uploads
 from jobs.ids import AttemptId
 from jobs.wire.call import verb
-from storage.objects import Wanted, look as look_for
+from storage import objects
+from storage.objects import Wanted
 from worker.wire import Found
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ async def look(attempt: AttemptId, ids: Sequence[UUID]) -> list[Found] | None:
 
 async def _look(wanted: Wanted) -> Found:
     try:
-        return await in_s3(wanted.place.endpoint_url if wanted.place else "", LOOK_S, look_for, wanted)
+        return await in_s3(wanted.place.endpoint_url if wanted.place else "", LOOK_S, objects.look, wanted)
     except TimeoutError:
         return Found(id=str(wanted.id), there=None, code="TimeoutError")
 

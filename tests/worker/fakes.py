@@ -246,7 +246,8 @@ class FakeComfy(Server):
 
 
 class FakeHearth(Server):
-    """Takes the worker's three calls and the PUTs; statuses[what] are answered first, one each, then 200."""
+    """Takes the worker's calls and the PUTs; statuses[what] are answered first, one each, then 200. absent: so often it
+    says of each file that S3 has it not."""
 
     def __init__(self, trusted: bool = True, slot_url: str = "") -> None:
         super().__init__()
@@ -255,6 +256,8 @@ class FakeHearth(Server):
         self.puts: list[tuple[str, dict[str, str], bytes]] = []
         self.statuses: dict[str, list[int]] = {}
         self.before_put: Callable[[], Awaitable[Any]] | None = None
+        self.absent = 0
+        self.found: dict[str, Any] = {}
         self._slots = 0
         self.app.add_routes(
             [web.post("/hooks/worker/tok-secret/{verb}", self._call), web.put("/s3/{key:.*}", self._put)]
@@ -274,6 +277,10 @@ class FakeHearth(Server):
             return web.json_response({}, status=self.statuses[verb].pop(0))
         if verb == "uploads":
             return web.json_response({"uploads": [self._slot(file) for file in body["files"]]})
+        if verb == "stored":
+            self.absent -= 1
+            found = {"there": self.absent < 0, "status": 200, "code": ""} | self.found
+            return web.json_response({"stored": [{"id": id} | found for id in body["ids"]]})
         return web.json_response({})
 
     def _slot(self, file: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ async def test_files_are_put_into_the_bucket_and_told_by_key() -> None:
             "bytes": len(body),
             "sha256": hashlib.sha256(body).hexdigest(),
         },
+        **{"width": None, "height": None, "duration_ms": None},  # these bytes are no picture
     }
     assert result["assets"][1]["kind"] == "video"
 
@@ -60,7 +61,7 @@ async def test_a_put_carries_exactly_the_signed_headers_and_url() -> None:
 async def test_started_comes_before_the_prompt_and_uploads_after_it() -> None:
     async with saves("a.png") as comfy, FakeHearth() as hearth:
         await run(comfy, hearth)
-    assert hearth.verbs() == ["started", "uploads"]
+    assert hearth.verbs() == ["started", "uploads", "stored"]
     assert hearth.calls[1][1]["files"][0]["bytes"] == len(b"bytes of a.png")
 
 
@@ -78,7 +79,7 @@ async def test_a_start_is_asked_again_while_hearth_restarts() -> None:
     async with saves("a.png") as comfy, FakeHearth() as hearth:
         hearth.statuses["started"] = [503, 502]
         result = await run(comfy, hearth)
-    assert hearth.verbs() == ["started"] * 3 + ["uploads"]
+    assert hearth.verbs() == ["started"] * 3 + ["uploads", "stored"]
     assert len(result["files"]) == 1
 
 
@@ -130,7 +131,7 @@ async def test_an_expired_slot_is_asked_for_anew_once() -> None:
     async with saves("a.png") as comfy, FakeHearth() as hearth:
         hearth.statuses["put"] = [403]
         result = await run(comfy, hearth)
-    assert hearth.verbs() == ["started", "uploads", "uploads"]
+    assert hearth.verbs() == ["started", "uploads", "uploads", "stored"]
     assert result["files"] == ["acme/job/a1/2-a.png"]
     assert result["assets"][0]["id"] == "asset-2"
 
@@ -144,6 +145,45 @@ async def test_a_file_that_s3_refuses_for_good_is_named_and_the_rest_is_kept() -
     assert "S3 answered 403 NoLuck" in result["error"]
     assert [asset["name"] for asset in result["assets"]] == ["b.png"]
     assert len(result["files"]) == 1
+
+
+async def test_a_file_that_s3_took_and_has_not_is_sent_again() -> None:
+    async with saves("a.png", "b.png") as comfy, FakeHearth() as hearth:
+        hearth.absent = 2
+        result = await run(comfy, hearth)
+    assert "error" not in result
+    assert [len(body["ids"]) for verb, body in hearth.calls if verb == "stored"] == [2, 2, 2]
+    assert len(hearth.puts) == 6
+
+
+async def test_a_file_that_s3_never_has_fails_by_name() -> None:
+    async with saves("a.png") as comfy, FakeHearth() as hearth:
+        hearth.absent = 99
+        result = await run(comfy, hearth)
+    assert "a.png of node 2" in result["error"]
+    assert "S3 took it 3 times and has it not" in result["error"]
+    assert "files" not in result
+
+
+async def test_what_s3_does_not_tell_is_taken_as_stored() -> None:
+    async with saves("a.png") as comfy, FakeHearth() as hearth:
+        hearth.found = {"there": None, "status": 403, "code": "403"}
+        result = await run(comfy, hearth)
+    assert ("error" in result, len(result["files"]), len(hearth.puts)) == (False, 1, 1)
+
+
+async def test_a_hearth_that_is_away_after_the_put_looks_later_by_itself() -> None:
+    async with saves("a.png") as comfy, FakeHearth() as hearth:
+        hearth.statuses["stored"] = [503] * 20
+        result = await run(comfy, hearth, hearth_retry_s=0.3)
+    assert ("error" in result, len(result["files"])) == (False, 1)
+
+
+async def test_an_attempt_that_ended_during_the_upload_sends_no_result() -> None:
+    async with saves("a.png") as comfy, FakeHearth() as hearth:
+        hearth.statuses["stored"] = [409]
+        with pytest.raises(asyncio.CancelledError):
+            await run(comfy, hearth)
 
 
 async def test_a_redirect_is_not_followed() -> None:
