@@ -36,6 +36,7 @@ from jobs.live import Hub
 from jobs.wire import fleet, hooks, news, runpod
 from jobs.wire.answers import json_app
 from jobs.wire.call import POOL, verb
+from jobs.wire.whole import WholeBody
 
 
 @asynccontextmanager
@@ -50,10 +51,13 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
 
 
+FORM_BYTES = 64 * 1024  # of a form around an uploaded file
+
+
 def django_app() -> Any:
     wsgi = WSGIMiddleware(cast(Any, get_wsgi_application()))
     wsgi.executor = POOL  # every thread that runs Django or a verb is of the one pool
-    return wsgi
+    return WholeBody(wsgi, settings.UPLOAD_MAX_BYTES + FORM_BYTES)
 
 
 class Prefix(Mount):

@@ -114,6 +114,8 @@ SWEEP_S = env.float("HEARTH_SWEEP_S", default=1.0)
 RECHECK_S = 2.0  # waiters re-read what they wait for this often, whatever NOTIFY said
 RUN_MAX_BYTES = 10 * 1024**2
 RUNSYNC_MAX_BYTES = 20 * 1024**2
+UPLOAD_MAX_BYTES = 32 * 1024**2  # of a file that comes through web; larger ones go to S3 themselves
+ASSET_MAX_BYTES = env.int("HEARTH_ASSET_MAX_BYTES", default=1024**3)
 OUTPUT_MAX_BYTES = env.int("HEARTH_OUTPUT_MAX_BYTES", default=100 * 1024**2)
 # Requests of a tenant at an endpoint in 10 s, RunPod's numbers; 0: any. status-sync and stream count as status.
 _rates = {"run": 1000, "runsync": 2000, "status": 2000, "cancel": 100, "retry": 100}
@@ -170,6 +172,15 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["jobs.api.access.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "jobs.api.access.AlwaysJson",
+    "EXCEPTION_HANDLER": "jobs.api.errors.answer",
+    "UNAUTHENTICATED_USER": None,
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 

@@ -14,6 +14,7 @@ from accounts.rates import WINDOW_S, Quota
 from jobs.lifecycle import no_endpoint
 from jobs.models import Endpoint
 from jobs.usage import THIS_MONTH
+from storage.assets import STORED_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,19 +213,6 @@ def _full(queue: Queue, ended: int) -> Refusal:
         error=f"{queue.whose} has {queue.limit} queued jobs{of_all}, which is its limit. {estimate}",
         retry_after_s=retry_after_s,
     )
-
-
-STORED = """
-SELECT coalesce(sum(bytes), 0)::bigint FROM storage_blob
- WHERE tenant_id = %s AND state = 'kept' AND bucket_id IS NULL AND NOT of_request"""
-
-
-def stored_bytes(tenant_id: UUID) -> int:
-    """Of the tenant's files in the operator's S3."""
-    return int(sql.one(STORED, [tenant_id])[0])
-
-
-STORED_S = 60
 
 
 def storage_full(whose: str, limit: int, stored: int) -> Refusal:

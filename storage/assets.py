@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO
 from uuid import UUID
 
 from django.conf import settings
@@ -17,11 +17,12 @@ from django.db.models.functions import Now
 
 from accounts import sql
 from accounts.errors import Refused, not_found
-from accounts.models import uuid7
+from accounts.models import Tenant, uuid7
 from storage.models import Asset, Blob, Gone
 from storage.outputs import plain_name
-from storage.places import full_key, operators_place, put_object
+from storage.places import full_key, measured, operators_place, put_object, sign_put
 
+WHEN = "%Y-%m-%dT%H:%M:%SZ"
 SLACK = timedelta(minutes=1)  # between the end of an upload URL's life and the last byte that comes by it
 
 
@@ -34,10 +35,6 @@ class New:
     bytes: int
     sha256: str
     lives: timedelta | None = None
-
-    @property
-    def expires_at(self) -> Any:
-        return None if self.lives is None else Now() + self.lives
 
 
 def pending(tenant_id: UUID, new: New) -> Blob:
@@ -94,21 +91,93 @@ def keep(ours: Blob) -> Blob:
 
 
 def put(tenant_id: UUID, new: New, body: IO[bytes]) -> Asset:
-    """The asset of bytes that Hearth has seen. Raises botocore's errors."""
+    """The asset of bytes that Hearth has seen. Raises Refused: 413, 429; botocore's errors."""
+    check_room(tenant_id, new)
     while True:
         blob = upload(tenant_id, new, body)
         try:
             with transaction.atomic():
-                return Asset.all_tenants.create(
-                    id=uuid7(),
-                    tenant_id=tenant_id,
-                    blob=keep(blob),
-                    source=Asset.Source.UPLOAD,
-                    name=new.name,
-                    expires_at=new.expires_at,
-                )
+                return _asset(keep(blob), new)
         except Lost:
             body.seek(0)  # the blob that was there went between the two
+
+
+def _asset(blob: Blob, new: New) -> Asset:
+    made = Asset(id=uuid7(), tenant_id=blob.tenant_id, blob=blob, source=Asset.Source.UPLOAD, name=new.name)
+    if new.lives is not None:
+        made.expires_at = Now() + new.lives
+    made.save(force_insert=True)
+    made.refresh_from_db(fields=["created_at", "expires_at"])
+    return made
+
+
+STORED_S = 60
+STORED = """
+SELECT coalesce(sum(bytes), 0)::bigint FROM storage_blob
+ WHERE tenant_id = %s AND state = 'kept' AND bucket_id IS NULL AND NOT of_request"""
+
+
+def stored_bytes(tenant_id: UUID) -> int:
+    """Of the tenant's files in the operator's S3."""
+    return int(sql.one(STORED, [tenant_id])[0])
+
+
+def check_room(tenant_id: UUID, new: New) -> None:
+    """Raises Refused: 413 for a file larger than any may be, 429 for one that the tenant has no room for."""
+    if new.bytes > settings.ASSET_MAX_BYTES:
+        error = f"The file has {new.bytes} bytes; at most {settings.ASSET_MAX_BYTES} are taken."
+        raise Refused(413, "too_large", error)
+    tenant = Tenant.objects.get(pk=tenant_id)
+    if tenant.max_stored_bytes is None:
+        return
+    stored = stored_bytes(tenant_id)
+    if stored + new.bytes > tenant.max_stored_bytes:
+        error = (
+            f"Tenant {tenant.name!r} has {stored} bytes of files here, and its limit is {tenant.max_stored_bytes}:"
+            f" there is no room for {new.bytes} more. Delete some."
+        )
+        raise Refused(429, "storage_full", error, retry_after_s=STORED_S)
+
+
+def open_upload(tenant_id: UUID, new: New) -> tuple[Asset, str, dict[str, str]]:
+    """An asset that is not there yet, and where its bytes are to be PUT, with which headers; then `complete` it."""
+    check_room(tenant_id, new)
+    with transaction.atomic():
+        blob = pending(tenant_id, new)
+        asset = _asset(blob, new)
+    url, headers = sign_put(
+        operators_place(), blob.key, content_type=new.content_type, size=new.bytes, sha256=new.sha256
+    )
+    return asset, url, headers
+
+
+def complete(tenant_id: UUID, asset_id: UUID) -> Asset:
+    """The bytes are where they were to be put: the asset is there from now on. Twice is as good as once.
+
+    Raises Refused: 404, 409 while nothing has been put, 410, 422 for other bytes than were said; botocore's errors.
+    """
+    asset = Asset.all_tenants.filter(tenant_id=tenant_id, pk=asset_id).select_related("blob").first()
+    if asset is None:
+        raise no_asset(tenant_id, asset_id)
+    blob = asset.blob
+    if blob.state != Blob.State.PENDING:
+        return asset
+    found = measured(operators_place(public=False), blob.key)
+    if found is None:
+        raise Refused(409, "not_uploaded", f"Nothing has been put to the upload URL of asset '{asset_id}' yet.")
+    if found != (blob.bytes, blob.sha256):
+        delete(tenant_id, asset_id)
+        error = f"{found[0]} bytes of SHA-256 {found[1]} were put; {blob.bytes} of {blob.sha256} were said. Begin anew."
+        raise Refused(422, "wrong_bytes", error)
+    try:
+        with transaction.atomic():
+            kept = keep(blob)
+            if not Asset.all_tenants.filter(pk=asset_id).update(blob=kept):
+                let_go([kept.pk])
+                raise no_asset(tenant_id, asset_id)
+    except Lost:
+        raise no_asset(tenant_id, asset_id) from None
+    return Asset.all_tenants.select_related("blob__bucket").get(pk=asset_id)
 
 
 def of_tenant(tenant_id: UUID) -> QuerySet[Asset]:
@@ -119,10 +188,11 @@ def of_tenant(tenant_id: UUID) -> QuerySet[Asset]:
 
 def no_asset(tenant_id: UUID, asset_id: UUID) -> Refused:
     """Why there is no such asset: 410 with the date if there was one, else 404."""
-    gone = Gone.all_tenants.filter(tenant_id=tenant_id, pk=asset_id).first()
-    if gone is None:
-        return not_found(f"There is no asset '{asset_id}' of yours.")
-    return Refused(410, "gone", f"The asset '{asset_id}' was deleted at {gone.at:%Y-%m-%dT%H:%M:%SZ}.")
+    if gone := Gone.all_tenants.filter(tenant_id=tenant_id, pk=asset_id).first():
+        return Refused(410, "gone", f"The asset '{asset_id}' was deleted at {gone.at:{WHEN}}.")
+    if expired := Asset.all_tenants.filter(tenant_id=tenant_id, pk=asset_id, expires_at__lte=Now()).first():
+        return Refused(410, "gone", f"The asset '{asset_id}' expired at {expired.expires_at:{WHEN}}.")
+    return not_found(f"There is no asset '{asset_id}' of yours.")
 
 
 def delete(tenant_id: UUID, asset_id: UUID) -> None:

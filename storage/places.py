@@ -1,7 +1,9 @@
 """Where a job's files go: the operator's S3, a tenant's bucket, or the one a request names; and URLs signed for it."""
 
+import hashlib
 import re
 import threading
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -140,12 +142,24 @@ def full_key(place: Place, key: str) -> str:
     return f"{place.prefix}/{key}" if place.prefix else key
 
 
-def sign_put(place: Place, key: str, *, content_type: str, size: int) -> tuple[str, dict[str, str]]:
-    """A URL for one PUT of exactly so many bytes of that type, and the headers it must carry."""
-    params = {"Bucket": place.s3_bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
+def sign_put(
+    place: Place, key: str, *, content_type: str, size: int, sha256: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """A URL for one PUT of exactly so many bytes of that type, and the headers it must carry. With `sha256`: of those
+    bytes alone, where S3 knows checksums, and only while there is nothing under the key."""
+    params: dict[str, Any] = {"Bucket": place.s3_bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
+    headers = {"Content-Type": content_type, "Content-Length": str(size)}
+    if sha256 is not None:
+        params |= {"ChecksumSHA256": checksum(sha256), "IfNoneMatch": "*"}
+        headers |= {"x-amz-checksum-sha256": checksum(sha256), "If-None-Match": "*"}
     lifetime = settings.UPLOAD_URL_LIFETIME
     url = client(place).generate_presigned_url("put_object", params, ExpiresIn=int(lifetime.total_seconds()))
-    return url, {"Content-Type": content_type, "Content-Length": str(size)}
+    return url, headers
+
+
+def checksum(sha256: str) -> str:
+    """64 hex digits as S3 writes them."""
+    return b64encode(bytes.fromhex(sha256)).decode()
 
 
 def sign_get(place: Place, key: str, lifetime: timedelta) -> str:
@@ -157,6 +171,31 @@ def sign_get(place: Place, key: str, lifetime: timedelta) -> str:
 def put_object(place: Place, key: str, body: IO[bytes], *, content_type: str) -> None:
     """Raises botocore's errors."""
     client(place).put_object(Bucket=place.s3_bucket, Key=key, Body=body, ContentType=content_type)
+
+
+CHUNK_BYTES = 1024**2
+
+
+def measured(place: Place, key: str) -> tuple[int, str] | None:
+    """Bytes and SHA-256 of the object that S3 has there, or None. Raises botocore's errors.
+
+    What S3 has checked itself is believed; where it knows no checksums the object is read.
+    """
+    s3 = client(place)
+    try:
+        head = s3.head_object(Bucket=place.s3_bucket, Key=key, ChecksumMode="ENABLED")
+        if told := head.get("ChecksumSHA256"):
+            return head["ContentLength"], b64decode(told).hex()
+        body = s3.get_object(Bucket=place.s3_bucket, Key=key)["Body"]
+    except s3.exceptions.ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return None
+        raise
+    digest, size = hashlib.sha256(), 0
+    for chunk in body.iter_chunks(CHUNK_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
 
 
 def delete_objects(place: Place, keys: Iterable[str]) -> None:

@@ -32,7 +32,7 @@ def endpoint_of(request: Request) -> str:
     return name.replace("\0", "\ufffd")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     headers = dict(error.headers)
     if error.retry_after_s:
@@ -70,7 +70,7 @@ def _route(request: Request) -> str:
 def json_app(routes: list[BaseRoute]) -> Starlette:
     """A sub-app whose every answer is JSON, its 404, 405 and 500 too."""
     app = Starlette(
-        routes=routes, exception_handlers={Refused: _refused, HTTPException: _http, 500: _broken, Exception: _broken}
+        routes=routes, exception_handlers={Refused: refused, HTTPException: _http, 500: _broken, Exception: _broken}
     )
     app.router.redirect_slashes = False
     return app

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,20 +39,28 @@ class Parts:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body; Refused(413) when it is larger, once the client had the chance to send it all.
+    """The body; Refused(413) when it is larger, once the client had the chance to send it all."""
+    chunks: list[bytes] = []
+    await receive_body(request, max_bytes, chunks.append, chunks.clear)
+    return b"".join(chunks)
+
+
+async def receive_body(
+    request: Request, max_bytes: int, keep: Callable[[bytes], object], drop: Callable[[], object]
+) -> None:
+    """`keep` the chunks of a body; a larger one is dropped, and Refused(413) once the client had the chance to send it.
 
     An answer before the end of the body reaches most clients as a connection reset.
     """
-    chunks: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(None) as limit:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size <= max_bytes:
-                    chunks.append(chunk)
-                elif chunks:
-                    chunks.clear()
+                    keep(chunk)
+                elif limit.when() is None:
+                    drop()
                     limit.reschedule(asyncio.get_running_loop().time() + DRAIN_MAX_S)
                 if size > DRAIN_MAX_BYTES + max_bytes:
                     break
@@ -61,7 +70,6 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         raise bad_request("The body ended early.") from error
     if size > max_bytes:
         raise Refused(413, "too_large", f"The body has {size} bytes or more; at most {max_bytes} are taken here.")
-    return b"".join(chunks)
 
 
 async def drop_body(request: Request) -> None:

@@ -10,6 +10,7 @@ from jobs import limits
 from jobs.limits import Caller, Queue, Refusal, Seen, Terms
 from jobs.wire.call import verb
 from jobs.wire.kept import Clock, Kept
+from storage import assets
 
 TERMS_S, STORED_S, REFUSAL_S = 1.0, 10.0, 0.5
 Look = Callable[[Queue], Awaitable[Seen]]
@@ -113,7 +114,7 @@ class Gate:
         if limit is None:
             return None
         tenant = caller.tenant_id
-        stored = await self._stored.get(tenant, lambda: verb(limits.stored_bytes, tenant))
+        stored = await self._stored.get(tenant, lambda: verb(assets.stored_bytes, tenant))
         return limits.storage_full(terms.tenant, limit, stored) if stored >= limit else None
 
 

@@ -70,6 +70,8 @@ def test_the_apis_commands_run(up: Instance, folder: Path) -> None:
     for shell in blocks("docs/api.md", "bash"):
         said = run(folder, up, ["env", *env.split(), "bash", "-euo", "pipefail", "-c", shell])
         assert json.loads(said)["id"]
+    for python in blocks("docs/api.md", "python"):
+        assert "X-Amz-Signature" in run(folder, up, ["env", *env.split(), ".venv/bin/python", "-c", python])
 
 
 def test_the_operators_commands_run(up: Instance, folder: Path) -> None:

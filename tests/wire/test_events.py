@@ -217,7 +217,8 @@ def test_other_methods_are_refused_and_the_other_paths_are_djangos(acme: Api) ->
     job = acme.run()
     answered = acme.http.post(path(job), headers={"Authorization": acme.authorization})
     check_refusal(answered, 405, "method_not_allowed")
-    assert acme.http.get(f"/api/v1/jobs/{job}").headers["Content-Type"].startswith("text/html")
+    beside = acme.http.get(f"/api/v1/jobs/{job}/nothing", headers={"Authorization": acme.authorization})
+    assert "There is nothing at" in check_refusal(beside, 404, "not_found")["error"]
     head = acme.http.head(path(job), headers={"Authorization": acme.authorization})
     assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
 

@@ -1,0 +1,50 @@
+"""Who calls the management API: an API key, with the scope that the view asks of the method."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+
+from accounts import access, sql
+from accounts.keys import given_key
+from accounts.models import ApiKey
+
+RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
+CALLER = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, caller.tenant_id
+  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN caller ON true"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """`request.user`: a good key's tenant, from which every queryset starts."""
+
+    key_id: int
+    tenant_id: UUID
+    is_authenticated: bool = True
+
+
+class ApiKeyAuthentication(BaseAuthentication):  # type: ignore[misc]
+    """Raises Refused: 401, 403. To read needs the scope `read`, all else `run`."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, None]:
+        key = given_key(request.headers.get("authorization"))
+        scope = READ if request.method in ("GET", "HEAD") else RUN
+        row = sql.one(CALLER, access.api_key_params(key, scope))
+        access.check_api_key(key, scope, row)
+        return Caller(key_id=row[0], tenant_id=row[access.API_KEY_WIDTH]), None
+
+
+class AlwaysJson(BaseContentNegotiation):  # type: ignore[misc]
+    """Whatever a client says that it accepts, errors among it are JSON."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        wanted = (request.content_type or "").partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type in (wanted, "*/*")), None)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type

@@ -1,0 +1,193 @@
+"""/api/v1/assets: the files of a tenant, uploaded ones, inputs and outputs of jobs."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from mimetypes import guess_type
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from rest_framework import serializers
+from rest_framework.pagination import CursorPagination
+from rest_framework.parsers import BaseParser, JSONParser, MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.errors import Refused, bad_request
+from jobs.ids import parse_job_id, public_id
+from jobs.models import Job
+from storage import assets
+from storage.models import Asset
+from storage.outputs import Signer
+
+LIVES_S = (60, 10 * 365 * 24 * 3600)
+CONTENT_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
+NO_TYPE, FORM = "application/octet-stream", "application/x-www-form-urlencoded"
+IN_MEMORY_BYTES = CHUNK_BYTES = 1024**2
+signer = Signer()
+
+
+class Raw(BaseParser):  # type: ignore[misc]
+    """A body that is the file itself."""
+
+    media_type = "*/*"
+
+    def parse(self, stream: IO[bytes], media_type: str | None = None, parser_context: Any = None) -> IO[bytes]:
+        return stream
+
+
+class About(serializers.Serializer):  # type: ignore[misc]
+    """What is said of a file beside its bytes."""
+
+    name = serializers.CharField(max_length=300, required=False, allow_blank=True)
+    content_type = serializers.RegexField(CONTENT_TYPE, max_length=200, required=False)
+    expires_in_s = serializers.IntegerField(min_value=LIVES_S[0], max_value=LIVES_S[1], required=False)
+
+
+class Announced(About):
+    """A file that will be PUT to S3."""
+
+    name = serializers.CharField(max_length=300)
+    bytes = serializers.IntegerField(min_value=0)
+    sha256 = serializers.RegexField(
+        re.compile("[0-9a-f]{64}"), error_messages={"invalid": "64 hex digits, lower case."}
+    )
+
+
+class Pages(CursorPagination):  # type: ignore[misc]
+    ordering = "-id"
+    page_size = 50
+    max_page_size = 500
+    page_size_query_param = "limit"
+
+
+class Assets(APIView):  # type: ignore[misc]
+    parser_classes = (JSONParser, MultiPartParser, Raw)
+
+    def get(self, request: Request) -> Response:
+        found = assets.of_tenant(request.user.tenant_id).select_related("blob__bucket")
+        source, job = request.query_params.get("source"), request.query_params.get("job")
+        if source is not None:
+            if source not in Asset.Source.values:
+                raise bad_request(f"`source` must be one of {', '.join(Asset.Source.values)}, not {source[:50]!r}.")
+            found = found.filter(source=source)
+        if job is not None:
+            parsed = parse_job_id(job)
+            found = found.filter(job_id=parsed.uuid) if parsed else found.none()
+        pages = Pages()
+        return pages.get_paginated_response(shown(pages.paginate_queryset(found, request, self)))
+
+    def post(self, request: Request) -> Response:
+        """JSON announces a file, to be PUT to S3; a form has one as `file`; a body of any other type is one itself."""
+        kind = (request.content_type or "").partition(";")[0].strip().lower()
+        if kind == JSONParser.media_type:
+            return self._announced(request)
+        if kind == MultiPartParser.media_type:
+            about, body = checked(About, request.data), request.data.get("file")
+            if not isinstance(body, UploadedFile):
+                raise bad_request("The form has no file in its field `file`.")
+            about = {"name": body.name or ""} | about
+            given_type = body.content_type or ""
+        else:
+            about, body = checked(About, request.query_params), request.data
+            given_type = "" if kind in (FORM, NO_TYPE) else kind
+        with SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+            new = _received(about, body, given_type, file)
+            made = assets.put(request.user.tenant_id, new, file)
+        return Response(shown([made])[0], 201)
+
+    def _announced(self, request: Request) -> Response:
+        about = checked(Announced, request.data)
+        new = _new(about, "", about["bytes"], about["sha256"])
+        asset, url, headers = assets.open_upload(request.user.tenant_id, new)
+        upload = {"method": "PUT", "url": url, "headers": headers}
+        lives_s = int(settings.UPLOAD_URL_LIFETIME.total_seconds())
+        return Response({"id": str(asset.pk), "upload": upload | {"expires_in_s": lives_s}}, 201)
+
+
+def checked(form: type[About], given: Any) -> dict[str, Any]:
+    """Raises ValidationError."""
+    serializer = form(data=given)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def _received(about: Mapping[str, Any], body: Any, given_type: str, file: IO[bytes]) -> assets.New:
+    """The bytes of the body, put into `file`, and what they are."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := body.read(CHUNK_BYTES) if hasattr(body, "read") else b"":
+        file.write(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+    if not size:
+        raise bad_request("The file is empty.")
+    if size > settings.UPLOAD_MAX_BYTES:
+        error = (
+            f"The file has {size} bytes; at most {settings.UPLOAD_MAX_BYTES} are taken here. Announce it and PUT it."
+        )
+        raise Refused(413, "too_large", error)
+    file.seek(0)
+    return _new(about, given_type, size, digest.hexdigest())
+
+
+def _new(about: Mapping[str, Any], given_type: str, size: int, sha256: str) -> assets.New:
+    name = re.sub(r"[\x00-\x1f\x7f]", "", about.get("name") or "file")
+    lives_s = about.get("expires_in_s")
+    return assets.New(
+        name=name,
+        content_type=about.get("content_type") or plain_type(given_type) or guess_type(name)[0] or NO_TYPE,
+        bytes=size,
+        sha256=sha256,
+        lives=timedelta(seconds=lives_s) if lives_s else None,
+    )
+
+
+def plain_type(given: str) -> str:
+    return given if CONTENT_TYPE.fullmatch(given) else ""
+
+
+class OneAsset(APIView):  # type: ignore[misc]
+    def get(self, request: Request, asset: UUID) -> Response:
+        found = assets.of_tenant(request.user.tenant_id).select_related("blob__bucket").filter(pk=asset).first()
+        if found is None:
+            raise assets.no_asset(request.user.tenant_id, asset)
+        return Response(shown([found])[0])
+
+    def delete(self, request: Request, asset: UUID) -> Response:
+        assets.delete(request.user.tenant_id, asset)
+        return Response(status=204)
+
+
+class Complete(APIView):  # type: ignore[misc]
+    parser_classes = (JSONParser, Raw)
+
+    def post(self, request: Request, asset: UUID) -> Response:
+        return Response(shown([assets.complete(request.user.tenant_id, asset)])[0])
+
+
+def shown(page: Sequence[Asset]) -> list[dict[str, Any]]:
+    """Assets as clients see them; `blob__bucket` is at hand."""
+    jobs = Job.all_tenants.filter(pk__in={asset.job_id for asset in page if asset.job_id}).only("id", "sync")
+    ids = {job.pk: public_id(job.pk, job.sync) for job in jobs}
+    return [_shown(asset, ids.get(asset.job_id) if asset.job_id else None) for asset in page]
+
+
+def _shown(asset: Asset, job: str | None) -> dict[str, Any]:
+    blob, of_job = asset.blob, {"job": job, "node": asset.node, "kind": asset.kind}
+    return {
+        "id": str(asset.pk),
+        "source": asset.source,
+        "name": asset.name,
+        "content_type": blob.content_type,
+        "bytes": blob.bytes,
+        "sha256": blob.sha256,
+        **({name: value for name, value in of_job.items() if value}),
+        "created_at": asset.created_at.strftime(assets.WHEN),
+        "expires_at": asset.expires_at and asset.expires_at.strftime(assets.WHEN),
+        "url": asset.url or signer.url(blob.bucket, blob.key),
+    }
