@@ -1,5 +1,5 @@
 # Two images, both without root:
-#   docker build --target control -t hearth .              web, tasks, sweeper and manage.py
+#   docker build --target control -t hearth .              web, tasks, sweeper, deliverer and manage.py
 #   docker build --target worker -t hearth-worker .        a GPU worker with its ComfyUI
 ARG PYTHON=3.11
 
@@ -42,7 +42,7 @@ COPY hearth hearth
 COPY accounts accounts
 COPY storage storage
 COPY jobs jobs
-COPY worker/__init__.py worker/wire.py worker/
+COPY worker/__init__.py worker/wire.py worker/guard.py worker/
 USER 10001
 ENV HOST=0.0.0.0 PORT=8000
 EXPOSE 8000

@@ -124,6 +124,15 @@ RATE_LIMITS = rate_limits(_rates)
 REQUEST_BUCKET_KEEP = timedelta(hours=24)
 URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private
 
+# Webhooks to tenants, and the mails about them.
+DELIVERIES_AT_ONCE = env.int("HEARTH_DELIVERIES_AT_ONCE", default=200)
+DELIVERY_DAYS = env.int("HEARTH_DELIVERY_DAYS", default=30)
+WEBHOOK_DISABLE_DAYS = env.int("HEARTH_WEBHOOK_DISABLE_DAYS", default=5)
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 10
+ADMINS = [(address, address) for address in env.list("HEARTH_ADMINS", default=[])]
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("HEARTH_MAIL_FROM", default=f"hearth@{urlsplit(HEARTH_URL).hostname}")
+
 # The web process.
 WEB_THREADS = env.int("HEARTH_WEB_THREADS", default=8)
 WEB_GRACE_S = env.int("HEARTH_WEB_GRACE_S", default=15)

@@ -14,7 +14,18 @@ from accounts.models import ApiKey, uuid7
 from jobs.ids import JobId, public_id
 from jobs.live import announce, endpoint_key, job_key, worker_key
 from jobs.models import Endpoint
-from jobs.states import State, end, end_ctes, event_sql, lock, move_sql
+from jobs.states import (
+    HAS_DELIVERIES,
+    News,
+    State,
+    announce_deliveries,
+    delivery_sql,
+    end,
+    end_ctes,
+    event_sql,
+    lock,
+    move_sql,
+)
 from jobs.usage import settle
 from jobs.wire.submission import Once, Submission
 
@@ -207,14 +218,14 @@ WITH job AS ({
         "j.id = %(job)s",
         only=RETRYABLE,
     )
-} RETURNING j.id, j.attempt, j.endpoint_id),
+} RETURNING j.id, j.attempt, j.tenant_id, j.retries, j.endpoint_id),
 cleared AS (
     UPDATE jobs_payload p SET output = NULL, error = NULL, progress = NULL, progress_fraction = -1
       FROM job WHERE p.job_id = job.id
 ), stream AS (
     DELETE FROM jobs_chunk c USING job WHERE c.job_id = job.id
-), event AS ({event_sql("retried", "job")})
-SELECT e.id, e.backend FROM job JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
+), event AS ({event_sql("retried", "job")}), delivery AS ({delivery_sql(News.RETRIED, "job")})
+SELECT {HAS_DELIVERIES}, e.id, e.backend FROM job JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
 
 def retry(key: GivenKey, endpoint: str, job: JobId) -> State:
@@ -232,8 +243,9 @@ def retry_job(job: UUID, by: str) -> State:
             raise Refused(409, "not_retryable", f"Only FAILED and TIMED_OUT jobs can be retried; this one is {state}.")
         if sql.one("SELECT request_bucket_wiped FROM jobs_payload WHERE job_id = %s", [job])[0]:
             raise Refused(409, "not_retryable", "The S3 secrets of this job are kept for 24 h only. Run it anew.")
-        row = sql.one(RETRY, {"job": job, "text": by})
-        wake_endpoint(*row)
+        told, *endpoint = sql.one(RETRY, {"job": job, "text": by})
+        announce_deliveries(told)
+        wake_endpoint(*endpoint)
     return State.IN_QUEUE
 
 
@@ -245,7 +257,7 @@ WITH {access.API_KEY}, place AS (
     SELECT j.id FROM jobs_job j JOIN place USING (grant_id) WHERE j.state = 'IN_QUEUE' LIMIT %(batch)s
        FOR UPDATE OF j SKIP LOCKED
 ), {end_ctes(State.CANCELLED, "j.id IN (SELECT id FROM head)")}
-SELECT {access.API_KEY_COLUMNS}, place.grant_id, (SELECT array_agg(id) FROM job)
+SELECT {access.API_KEY_COLUMNS}, place.grant_id, (SELECT array_agg(id) FROM job), {HAS_DELIVERIES}
   FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true"""
 PURGE_BATCH = 2000
 
@@ -260,11 +272,12 @@ def purge(key: GivenKey, endpoint: str) -> int:
         with transaction.atomic():
             row = sql.one(PURGE, params)
             access.check_api_key(key, RUN, row)
-            grant_id, cancelled = row[access.API_KEY_WIDTH :]
+            grant_id, cancelled, told = row[access.API_KEY_WIDTH :]
             if grant_id is None:
                 raise no_endpoint(endpoint)
             settle(cancelled or (), State.CANCELLED.value)
             announce(*(job_key(job) for job in cancelled or ()))
+            announce_deliveries(told)
         removed += len(cancelled or ())
         if len(cancelled or ()) < PURGE_BATCH:
             return removed

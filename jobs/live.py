@@ -1,7 +1,7 @@
 """Waiting: one LISTEN connection per process wakes every waiting request; nothing that waits holds a connection.
 
 Keys say what is waited for: a job (its end), a job's news (whatever its followers are told), a job's stream (a chunk),
-an endpoint (work in its queue), a worker (room for work, or a stop).
+an endpoint (work in its queue), a worker (room for work, or a stop), deliveries (one to send).
 A waiter registers, then reads, then waits (rules.md 13). NOTIFY follows the commit, coalesced per process (14); a lost
 one costs RECHECK_S, since every process re-reads all that it waits for that often, and after each reconnect. A job's
 news, which may be much, is said twice a second at most.
@@ -23,6 +23,9 @@ CHANNEL = "hearth_live"
 NEWS_EVERY_S = 0.5
 Key = str
 Connection = psycopg.AsyncConnection[Any]
+
+
+DELIVERIES: Key = "d:"
 
 
 def job_key(job: UUID) -> Key:

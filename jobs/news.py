@@ -19,7 +19,7 @@ from accounts.sealed import Sealed
 from jobs.ids import AttemptId
 from jobs.live import announce, endpoint_key, job_key, news_key, worker_key
 from jobs.models import Endpoint
-from jobs.states import State, end, lock, note
+from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, end, lock, note
 from jobs.workers import release
 from storage.outputs import keep_outputs
 
@@ -152,7 +152,7 @@ def wake_holder(held: Held) -> None:
     announce(*keys, *([worker_key(held.worker_id)] if held.worker_id else []))
 
 
-STARTED = """
+STARTED = f"""
 WITH a AS (
     UPDATE jobs_attempt a SET started_at = now.at, confirmed_at = coalesce(a.confirmed_at, now.at), missed_pings = 0
       FROM jobs_job j, (SELECT clock_timestamp() AS at) now
@@ -163,11 +163,11 @@ WITH a AS (
     UPDATE jobs_job j SET started_at = a.started_at,
            delay_ms = (extract(epoch FROM a.started_at - j.queued_at) * 1000)::bigint,
            deadline_at = a.started_at + j.execution_timeout_ms * interval '1 ms'
-      FROM a WHERE j.id = a.job_id
+      FROM a WHERE j.id = a.job_id RETURNING j.id, j.attempt, j.tenant_id, j.retries
 ), event AS (
     INSERT INTO jobs_event (job_id, attempt, kind, at) SELECT job_id, number, 'started', started_at FROM a
-)
-SELECT worker_id FROM a"""
+), delivery AS ({delivery_sql(News.STARTED, "j")})
+SELECT worker_id, {HAS_DELIVERIES} FROM a"""
 
 
 def started(attempt: AttemptId) -> bool:
@@ -178,6 +178,7 @@ def started(attempt: AttemptId) -> bool:
         row = sql.first(STARTED, params)
         if row is None:
             return _is_running(attempt)
+        announce_deliveries(row[1])
         announce(news_key(attempt.job), *([worker_key(row[0])] if row[0] else []))
     return True
 

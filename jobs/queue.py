@@ -10,7 +10,7 @@ from django.db import transaction
 
 from accounts import sql
 from jobs.caps import GRANT_MAY, HANDS_OUT, KEY_MAY, TENANT_MAY, limits_something
-from jobs.states import State, move_sql
+from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, move_sql
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +251,7 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
         " THEN (SELECT at FROM now) + j.execution_timeout_ms * interval '1 ms' END",
         "j.id = (SELECT id FROM head)",
     )
-} RETURNING j.id, j.sync, j.attempt, j.endpoint_id, j.grant_id, j.model_hashes
+} RETURNING j.id, j.sync, j.attempt, j.tenant_id, j.retries, j.endpoint_id, j.grant_id, j.model_hashes
 ), attempt AS (
     INSERT INTO jobs_attempt (job_id, number, endpoint_id, grant_id, worker_id, worker_name, handed_at, started_at,
                               charged_ms)
@@ -267,8 +267,10 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
 ), warm AS (
     UPDATE jobs_worker w SET model_hashes = job.model_hashes
       FROM job WHERE w.id = %(worker)s AND w.model_hashes IS DISTINCT FROM coalesce(job.model_hashes, w.model_hashes)
-)
-SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket
+), begun AS (
+    SELECT * FROM job WHERE %(starts)s::bool
+), delivery AS ({delivery_sql(News.STARTED, "begun")})
+SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket, {HAS_DELIVERIES}
   FROM job JOIN jobs_payload p ON p.job_id = job.id JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
 
@@ -280,7 +282,8 @@ def _take(found: Found, holder: Holder) -> Claimed | None:
         return None
     if found.first is not None:
         sql.run(SKIP, [found.first])
-    job, sync, number, dialect, given, bucket = row
+    job, sync, number, dialect, given, bucket, told = row
+    announce_deliveries(told)
     return Claimed(
         job=job,
         sync=sync,

@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import models
 
 from accounts import sql
+from jobs.live import DELIVERIES, announce
 from jobs.usage import settle
 
 
@@ -22,6 +23,17 @@ class State(models.TextChoices):
     FAILED = "FAILED", "failed"
     CANCELLED = "CANCELLED", "cancelled"
     TIMED_OUT = "TIMED_OUT", "timed out"
+
+
+class News(models.TextChoices):
+    """What webhooks may be told of a job: each move into a state, but for the submission itself."""
+
+    STARTED = "started"
+    RETRIED = "retried", "retried: it is queued again"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out", "timed out"
 
 
 FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED, State.TIMED_OUT)
@@ -59,9 +71,25 @@ def event_sql(kind: str, source: str) -> str:
     )
 
 
+def delivery_sql(news: News, source: str, own: str = "") -> str:
+    """INSERT of the deliveries that tell this news of each row (id, attempt, tenant_id, retries) of `source`, a CTE of
+    the same statement: to each webhook that its tenant has registered for it, and to the URL of the request itself if
+    `own`, a CTE with rows (job_id, webhook), is given."""
+    to_own = f"UNION ALL SELECT NULL, s.tenant_id FROM {own} p WHERE p.job_id = s.id AND p.webhook <> ''" if own else ""
+    return f"""
+        INSERT INTO jobs_delivery (message, tenant_id, webhook_id, lane, job_id, retries, attempt, kind, state, tries,
+                                   created_at, began_at, next_at)
+        SELECT gen_random_uuid(), s.tenant_id, r.webhook_id, r.lane, s.id, s.retries, s.attempt, '{news.value}',
+               'pending', 0, now.at, now.at, now.at
+          FROM {source} s CROSS JOIN (SELECT clock_timestamp() AS at) now CROSS JOIN LATERAL (
+               SELECT w.id AS webhook_id, w.id AS lane FROM jobs_webhook w
+                WHERE w.tenant_id = s.tenant_id AND w.enabled AND '{news.value}' = ANY (w.kinds) {to_own}) r
+            ON CONFLICT DO NOTHING RETURNING 1"""
+
+
 def end_ctes(to: State, where: str) -> str:
-    """The CTEs that end jobs: state, open attempt, payload and event at once. The rows must be locked before, by an
-    earlier statement, else an attempt that was made meanwhile is not seen here.
+    """The CTEs that end jobs: state, open attempt, payload, event and deliveries at once. The rows must be locked
+    before, by an earlier statement, else an attempt that was made meanwhile is not seen here.
 
     Parameters: text of the event, output and error (JSON bytes or None), released (the worker has let go).
     A request's bucket secrets go at once where no retry is possible (rules.md 22).
@@ -74,7 +102,7 @@ def end_ctes(to: State, where: str) -> str:
     )
     wipe = "true" if to in (State.COMPLETED, State.CANCELLED) else "false"
     return f"""
-    job AS ({move_sql(to, sets, where)} RETURNING j.id, j.attempt), attempt AS (
+    job AS ({move_sql(to, sets, where)} RETURNING j.id, j.attempt, j.tenant_id, j.retries), attempt AS (
         UPDATE jobs_attempt a SET ended_at = clock_timestamp(), outcome = '{to.value.lower()}',
                stop_wanted = NOT %(released)s::bool,
                released_at = CASE WHEN %(released)s::bool THEN clock_timestamp() END
@@ -84,11 +112,19 @@ def end_ctes(to: State, where: str) -> str:
            SET output = coalesce(%(output)s::bytea, output), error = coalesce(%(error)s::bytea, error),
                request_bucket = CASE WHEN {wipe} THEN NULL ELSE request_bucket END,
                request_bucket_wiped = request_bucket_wiped OR ({wipe} AND request_bucket IS NOT NULL)
-          FROM job WHERE p.job_id = job.id
-    ), event AS ({event_sql(to.value.lower(), "job")})"""
+          FROM job WHERE p.job_id = job.id RETURNING p.job_id, p.webhook
+    ), event AS ({event_sql(to.value.lower(), "job")}
+    ), delivery AS ({delivery_sql(News(to.value.lower()), "job", own="payload")})"""
 
 
-_END = {to: f"WITH {end_ctes(to, 'j.id = %(job)s')} SELECT job.id FROM job" for to in FINAL}
+HAS_DELIVERIES = "EXISTS (SELECT 1 FROM delivery)"
+_END = {to: f"WITH {end_ctes(to, 'j.id = %(job)s')} SELECT {HAS_DELIVERIES} FROM job" for to in FINAL}
+
+
+def announce_deliveries(written: bool) -> None:
+    """After the commit: wake who sends them, if there are any."""
+    if written:
+        announce(DELIVERIES)
 
 
 def lock(job: UUID) -> State | None:
@@ -111,8 +147,10 @@ def end(
 ) -> bool:
     """End a job whose row this transaction has locked; says whether it ended now."""
     params = {"job": job, "text": text[:2000], "released": released, "output": output, "error": error}
-    if sql.first(_END[to], params) is None:
+    row = sql.first(_END[to], params)
+    if row is None:
         return False
+    announce_deliveries(row[0])
     settle([job], to.value)
     return True
 
@@ -125,13 +163,20 @@ WITH job AS ({
         "j.id = %(job)s",
         only=(State.IN_PROGRESS,),
     )
-} RETURNING j.id), stream AS (DELETE FROM jobs_chunk c USING job WHERE c.job_id = job.id)
-UPDATE jobs_payload p SET progress = NULL, progress_fraction = -1 FROM job WHERE p.job_id = job.id"""
+} RETURNING j.id, j.attempt, j.tenant_id, j.retries
+), stream AS (
+    DELETE FROM jobs_chunk c USING job WHERE c.job_id = job.id
+), payload AS (
+    UPDATE jobs_payload p SET progress = NULL, progress_fraction = -1 FROM job WHERE p.job_id = job.id
+), delivery AS ({delivery_sql(News.RETRIED, "job")})
+SELECT {HAS_DELIVERIES} FROM job"""
 
 
 def requeue(job: UUID) -> bool:
     """Put a job whose attempt came to nothing back into the queue, at its old place. Its stream begins anew."""
-    return bool(sql.run(REQUEUE, {"job": job}))
+    row = sql.first(REQUEUE, {"job": job})
+    announce_deliveries(bool(row and row[0]))
+    return row is not None
 
 
 def note(job: UUID, attempt: int, kind: str, text: str = "") -> None:

@@ -16,6 +16,7 @@ from jobs.live import announce, job_key, worker_key
 from jobs.loss import lose
 from jobs.states import State, end, lock
 from jobs.uploads import doom_unwon, release_holds
+from jobs.webhooks import deliver, mail
 from jobs.workers import release
 from storage import assets
 
@@ -171,6 +172,26 @@ def discard_uploads() -> int:
     return 1
 
 
+def tell_disabled() -> int:
+    """Webhooks that were disabled since: mails go at their server's pace, so a task sends them."""
+    if not mail.untold().exists():
+        return 0
+    async_task("jobs.tasks.tell_disabled", cluster="slow")
+    return 1
+
+
+def forget_deliveries() -> int:
+    """Those that ended DELIVERY_DAYS ago."""
+    return deliver.forget(KEYS_BATCH)
+
+
+def say_overdue() -> int:
+    """Deliveries that are due and that nobody sends: no deliverer runs, or not enough of them."""
+    if found := deliver.overdue():
+        log.warning("%d deliveries have been due for %d s and nobody sends them", found, deliver.OVERDUE_S)
+    return found
+
+
 STEPS: tuple[Callable[[], int], ...] = (time_out_overdue, lose_silent, lose_unstarted)  # every SWEEP_S
 SLOW_STEPS: tuple[Callable[[], int], ...] = (
     wipe_request_buckets,
@@ -178,6 +199,9 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     forget_gone,
     let_holds_go,
     discard_uploads,
+    tell_disabled,
+    forget_deliveries,
+    say_overdue,
 )  # every minute
 
 

@@ -2,6 +2,7 @@
 
 from jobs import dispatch as dispatching
 from jobs import uploads
+from jobs.webhooks import mail
 
 
 def dispatch(endpoint_id: int) -> int:
@@ -10,3 +11,7 @@ def dispatch(endpoint_id: int) -> int:
 
 def discard_uploads() -> int:
     return uploads.discard()
+
+
+def tell_disabled() -> int:
+    return mail.tell_disabled()

@@ -3,17 +3,16 @@ address came from a tenant."""
 
 import asyncio
 import re
-import socket
 import time
 from collections.abc import AsyncIterator, Iterable
 
 import aiohttp
-from aiohttp.abc import ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
 from worker.files import OutputFile
-from worker.wire import Slot, UrlRefused, check_address, check_url, type_of_network
+from worker.guard import connector
+from worker.wire import Slot, UrlRefused, check_url, type_of_network
 
 TRIES = 3
 CHUNK_BYTES = 256 * 1024
@@ -29,22 +28,6 @@ class PutFailed(Exception):
         self.expired = expired
 
 
-class Guarded(aiohttp.ThreadedResolver):
-    """Looks names up and lets through only addresses that a tenant may reach; the connection goes to just those."""
-
-    def __init__(self, allowed: Iterable[type_of_network]) -> None:
-        super().__init__()
-        self._allowed = tuple(allowed)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
-        for result in found:
-            check_address(result["host"], self._allowed)
-        return found
-
-
 class Putter:
     """Holds the two sessions: for the operator's bucket, and for addresses from tenants."""
 
@@ -53,7 +36,7 @@ class Putter:
         self._allowed = tuple(allowed)
         self._patience_s = patience_s
         self._trusted = aiohttp.ClientSession()
-        self._guarded = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Guarded(self._allowed)))
+        self._guarded = aiohttp.ClientSession(connector=connector(self._allowed))
 
     async def close(self) -> None:
         await self._trusted.close()

@@ -114,44 +114,59 @@ def networks(listed: Iterable[str]) -> tuple[type_of_network, ...]:
     return tuple(ipaddress.ip_network(item, strict=False) for item in listed)
 
 
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+EMBEDDING_IPV6 = tuple(map(ipaddress.ip_network, ("2002::/16", "3fff::/20")))  # 6to4 leads to IPv4; documentation
+
+
 def check_address(address: str, allowed: Iterable[type_of_network] = ()) -> None:
-    """Refuse an IP address that is not public, unless its network is listed. Call it on what is connected to."""
-    ip = ipaddress.ip_address(address.split("%", 1)[0])
+    """Refuse an IP address that is not public, unless its network is listed. Call it on what is connected to.
+
+    An IPv6 address that stands for an IPv4 one is judged as that, or refused if a gateway would make it one.
+    """
+    try:
+        ip = ipaddress.ip_address(address.split("%", 1)[0])
+    except ValueError as error:
+        raise UrlRefused(f"{address[:80]!r} is no IP address") from error
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if any(ip in network for network in allowed):
         return
-    if not ip.is_global or ip.is_multicast:
+    routed = ip in PUBLIC_IPV6 and not any(ip in network for network in EMBEDDING_IPV6) if ip.version == 6 else True
+    if not ip.is_global or ip.is_multicast or not routed:
         raise UrlRefused(f"address {ip} is not public")
 
 
 def check_url(url: Any, allowed: Iterable[type_of_network] = ()) -> str:
     """Refuse a tenant's URL that is not https (http only to a listed address), has credentials or a private address.
 
-    Names are not looked up here: what they resolve to is checked when the connection is made.
+    Names are not looked up here: what they resolve to is checked when the connection is made (worker/guard.py).
     """
     if not isinstance(url, str) or any(ord(c) <= 32 or ord(c) == 127 for c in url) or len(url) > 2048:
         raise UrlRefused("not a URL of at most 2048 characters without spaces")
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError as error:
         raise UrlRefused(f"not a URL: {error}") from error
-    if parts.scheme not in ("https", "http") or not host:
+    if parts.scheme not in ("https", "http") or not host or port == 0 or "\\" in url:
         raise UrlRefused("not an http(s) URL with a host")
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise UrlRefused("a URL must not carry a user name or password")
     literal = _literal_address(host)
     if literal is not None:
         check_address(literal, allowed)
-    elif host == "localhost" or host.endswith(".localhost"):
+    elif _is_local(host):
         check_address("127.0.0.1", allowed)
-    if parts.scheme == "http" and not _listed(literal or host, allowed):
+    if parts.scheme == "http" and not _listed(literal, host, allowed):
         raise UrlRefused("only https is allowed")
     return url
 
 
-def _listed(host: str, allowed: Iterable[type_of_network]) -> bool:
-    address = "127.0.0.1" if host == "localhost" or host.endswith(".localhost") else _literal_address(host)
+def _is_local(host: str) -> bool:
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _listed(literal: str | None, host: str, allowed: Iterable[type_of_network]) -> bool:
+    address = "127.0.0.1" if _is_local(host) else literal
     return address is not None and any(ipaddress.ip_address(address) in network for network in allowed)
 
 

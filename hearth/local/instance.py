@@ -9,7 +9,7 @@ from hearth.local.home import Home
 from hearth.local.process import MARK, Part
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTROL_PLANE = ("web", "tasks-fast", "tasks-slow", "sweeper")
+CONTROL_PLANE = ("web", "tasks-fast", "tasks-slow", "sweeper", "deliverer")
 NOT_THE_WORKERS = ("HEARTH_", "DATABASE_", "AWS_", "DJANGO_")
 
 
@@ -48,6 +48,7 @@ def control_plane(env: Mapping[str, str], listen_fd: int, port: int, grace_s: fl
             for cluster in ("fast", "slow")
         ),
         Part(name="sweeper", argv=[*manage, "sweeper"], cwd=ROOT, env=env),
+        Part(name="deliverer", argv=[*manage, "deliverer"], cwd=ROOT, env=env, grace_s=8.0),
     ]
 
 

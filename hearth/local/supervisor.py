@@ -21,7 +21,7 @@ LONGEST_PAUSE_S = 10.0
 SETTLED_S = 30.0  # a part that has lived this long starts again without a pause that grows
 DEATHS_WHILE_STARTING = 5
 START_S = 120.0
-STOP_ORDER = (("worker",), ("comfyui", "web", "tasks", "sweeper"), ("s3", "postgres"))
+STOP_ORDER = (("worker",), ("comfyui", "web", "tasks", "sweeper", "deliverer"), ("s3", "postgres"))
 
 
 class Stopped(Exception):
@@ -128,7 +128,7 @@ class Supervisor:
             self._keep(part)
         for number in range(1, settings.WORKERS + 1):
             self._keep_worker(number, worker_env)
-        self.say(f"Started web, tasks, sweeper and {settings.WORKERS} worker(s)")
+        self.say(f"Started web, tasks, sweeper, deliverer and {settings.WORKERS} worker(s)")
         if settings.EMBEDDED_S3:
             self._wait_for("s3", seaweed.START_S)
         self._wait_for_health()

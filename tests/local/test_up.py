@@ -15,7 +15,7 @@ import pytest
 
 from tests.local.running import Running, eventually, get, hearth, is_gone, new_home
 
-PARTS = {"postgres", "s3", "web", "tasks-fast", "tasks-slow", "sweeper", "comfyui-1", "worker-1"}
+PARTS = {"postgres", "s3", "web", "tasks-fast", "tasks-slow", "sweeper", "deliverer", "comfyui-1", "worker-1"}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_port_that_another_instance_uses_is_a_clear_error(up: Running, home_pa
     assert not (home_path / "postgres").exists()
 
 
-@pytest.mark.parametrize("name", ["web", "tasks-fast", "sweeper", "comfyui-1"])
+@pytest.mark.parametrize("name", ["web", "tasks-fast", "sweeper", "deliverer", "comfyui-1"])
 def test_a_killed_part_comes_back(up: Running, name: str) -> None:
     before = up.part(name)
     before.kill()

@@ -1,0 +1,179 @@
+"""The verbs on a tenant's webhooks: register, change, remove, secrets, test, replay. Each owns its transaction.
+
+They take the tenant, so that another's webhook or delivery is 404.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from accounts import sql
+from accounts.errors import Refused, bad_request, not_found
+from accounts.models import Tenant
+from accounts.sealed import Sealed
+from jobs.models import Delivery, Webhook, WebhookSecret
+from jobs.states import News, announce_deliveries
+from worker.wire import UrlRefused, check_url
+
+MOST_WEBHOOKS = 10  # of a tenant
+OVERLAP = timedelta(hours=24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """secret: the tenant's first, shown this once; "" if it has one already."""
+
+    webhook: Webhook
+    secret: str = field(repr=False)
+
+
+def checked_url(url: str) -> str:
+    """Raises Refused(400)."""
+    try:
+        return check_url(url, settings.URL_ALLOW)
+    except UrlRefused as error:
+        raise bad_request(f"`url`: {error}.", "invalid_url") from error
+
+
+def checked_kinds(kinds: Sequence[str]) -> list[str]:
+    """In the order of News, each once. Raises Refused(400)."""
+    if unknown := [kind for kind in kinds if kind not in News.values]:
+        raise bad_request(f"`kinds`: {unknown[0]!r} is none of {', '.join(News.values)}.", "invalid_kinds")
+    if not kinds:
+        raise bad_request(f"`kinds` must name at least one of {', '.join(News.values)}.", "invalid_kinds")
+    return [kind for kind in News.values if kind in kinds]
+
+
+def register(tenant: Tenant, url: str, kinds: Sequence[str]) -> Registered:
+    """Raises Refused: 400 for a bad URL or kind, 409 for too many."""
+    webhook = Webhook(tenant=tenant, url=checked_url(url), kinds=checked_kinds(kinds))
+    with transaction.atomic():
+        _lock(tenant)
+        if Webhook.objects.of(tenant).count() >= MOST_WEBHOOKS:
+            error = f"Tenant {tenant.name!r} has {MOST_WEBHOOKS} webhooks, which is the most. Remove one first."
+            raise Refused(409, "too_many_webhooks", error)
+        webhook.save(force_insert=True)
+        return Registered(webhook=webhook, secret=first_secret(tenant))
+
+
+def find(tenant: Tenant, id: UUID, *, lock: bool = False) -> Webhook:
+    """Raises Refused(404)."""
+    rows = Webhook.objects.of(tenant).filter(pk=id)
+    found: Webhook | None = (rows.select_for_update(no_key=True) if lock else rows).first()
+    if found is None:
+        raise not_found(f"There is no webhook {id} of yours.")
+    return found
+
+
+def change(
+    tenant: Tenant, id: UUID, *, url: str | None = None, kinds: Sequence[str] | None = None, enabled: bool | None = None
+) -> Webhook:
+    """What is None stays. Enabled anew it starts with a clean record. Raises Refused: 400, 404."""
+    with transaction.atomic():
+        webhook = find(tenant, id, lock=True)
+        if url is not None:
+            webhook.url = checked_url(url)
+        if kinds is not None:
+            webhook.kinds = checked_kinds(kinds)
+        if enabled:
+            webhook.failing_since, webhook.disabled_at, webhook.disabled_why = None, None, ""
+        webhook.enabled = webhook.enabled if enabled is None else enabled
+        webhook.save(force_update=True)
+    return webhook
+
+
+def remove(tenant: Tenant, id: UUID) -> None:
+    """With its deliveries. Raises Refused(404)."""
+    find(tenant, id).delete()
+
+
+def new_secret() -> str:
+    """As Standard Webhooks writes it."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def first_secret(tenant: Tenant) -> str:
+    """The text of a tenant's first secret, made now; "" if it has one."""
+    with transaction.atomic():
+        _lock(tenant)
+        has_one = WebhookSecret.objects.of(tenant).filter(expires_at=None).exists()
+        return "" if has_one else _make(tenant)
+
+
+def roll_secret(tenant: Tenant, overlap: timedelta = OVERLAP) -> str:
+    """The text of a new secret, shown this once; those before it sign beside it for the overlap and not longer."""
+    with transaction.atomic():
+        _lock(tenant)
+        until = "clock_timestamp() + %(s)s * interval '1 s'"
+        sql.run(
+            f"UPDATE jobs_webhooksecret SET expires_at = least(expires_at, {until}) WHERE tenant_id = %(tenant)s",
+            {"s": overlap.total_seconds(), "tenant": tenant.pk},
+        )
+        return _make(tenant)
+
+
+def _make(tenant: Tenant) -> str:
+    text = new_secret()
+    WebhookSecret.all_tenants.create(tenant=tenant, secret=Sealed.seal(text))
+    return text
+
+
+def _lock(tenant: Tenant) -> None:
+    sql.run("SELECT 1 FROM accounts_tenant WHERE id = %s FOR NO KEY UPDATE", [tenant.pk])
+
+
+def send_test(tenant: Tenant, id: UUID) -> Delivery:
+    """One POST of a sample, to a disabled webhook too. It is tried once and counts for nothing. Raises Refused(404)."""
+    with transaction.atomic():
+        webhook = find(tenant, id)
+        made: Delivery = Delivery.all_tenants.create(
+            tenant=tenant, webhook=webhook, lane=webhook.pk, kind=Delivery.Kind.TEST
+        )
+        announce_deliveries(True)
+    made.refresh_from_db(from_queryset=Delivery.all_tenants.all())
+    return made
+
+
+AGAIN = """
+UPDATE jobs_delivery d SET state = 'pending', tries = 0, began_at = clock_timestamp(), next_at = clock_timestamp(),
+       ended_at = NULL
+  FROM jobs_delivery o LEFT JOIN jobs_webhook w ON w.id = o.webhook_id
+ WHERE o.id = d.id AND coalesce(w.enabled OR d.kind = 'test', true) AND {which}"""
+
+
+def replay(tenant: Tenant, delivery_id: int) -> None:
+    """Send it again under its webhook-id, delivered or not, with a day of tries. Raises Refused: 404, 409."""
+    with transaction.atomic():
+        delivery = Delivery.objects.of(tenant).select_related("webhook").filter(pk=delivery_id).first()
+        if delivery is None:
+            raise not_found(f"There is no delivery {delivery_id} of yours.")
+        which = "d.id = %(id)s AND d.state IN ('delivered', 'failed')"
+        if not sql.run(AGAIN.format(which=which), {"id": delivery.pk}):
+            raise Refused(409, "not_replayable", _why_not(delivery))
+        announce_deliveries(True)
+
+
+def _why_not(delivery: Delivery) -> str:
+    if delivery.state == Delivery.State.PENDING:
+        return "It is being sent already."
+    if delivery.state == Delivery.State.OUTDATED:
+        return "The job has moved on since: what this delivery was to say is no longer so."
+    return "Its webhook is disabled. Enable it first."
+
+
+def replay_failed(since: datetime, tenant: Tenant | None = None, webhook: Webhook | None = None) -> int:
+    """Send again all that failed since then, of a tenant, of a webhook, or all; not to disabled webhooks. How many."""
+    which = "d.state = 'failed' AND d.ended_at >= %(since)s AND d.kind <> 'test'"
+    which += " AND d.tenant_id = %(tenant)s" if tenant else ""
+    which += " AND d.webhook_id = %(webhook)s" if webhook else ""
+    with transaction.atomic():
+        params = {"since": since, "tenant": tenant and tenant.pk, "webhook": webhook and webhook.pk}
+        found = sql.run(AGAIN.format(which=which), params)
+        announce_deliveries(bool(found))
+    return found
