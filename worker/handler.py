@@ -154,6 +154,7 @@ class Worker:
             tidy = asyncio.ensure_future(follow.tidy())
             try:
                 found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
+                found += await self._untold(ours, workflow, entry)
                 fetched = await outputs.fetch(self._comfy, found)
                 if not left or not _is_cached_and_gone(follow, found, fetched):
                     return await self._deliver(ours, given, follow, datas, fetched)
@@ -162,6 +163,16 @@ class Worker:
             log.info("%s: ComfyUI's cache names files that are gone, so it runs again without it", ours.id)
             await self._comfy.free(models=False)
         raise AssertionError("the last run returns")
+
+    async def _untold(self, ours: Job, workflow: Mapping[str, Any], entry: Mapping[str, Any]) -> list[outputs.Found]:
+        """What nodes saved without a word, where this worker can see it."""
+        why, told = failure(entry, {}), outputs.named(entry.get("outputs") or {})
+        prefixes = traces.prefixes(ours.folder, workflow)
+        all_told = prefixes.keys() <= {file.node for file in told}
+        if all_told or not self._settings.comfyui_dir or (why and not why.nodes):
+            return []
+        failed = why.nodes or () if why else ()
+        return await asyncio.to_thread(traces.untold, self._settings.comfyui_dir, ours.folder, prefixes, told, failed)
 
     async def _in_turn(self, ours: Job, follow: Follow) -> None:
         """Run when it is this job's turn. It passes on as soon as ComfyUI is free for the next."""
@@ -211,7 +222,9 @@ class Worker:
         stored = await store(files)
         errors += [error for error in stored if isinstance(error, JobError)]
         kept = [item for item in stored if isinstance(item, Stored)]
-        result = _result(kept, datas, errors, warnings(follow.node_errors, given.workflow))
+        said = warnings(follow.node_errors, given.workflow)
+        said += [] if self._settings.comfyui_dir else traces.unseen(given.workflow)
+        result = _result(kept, datas, errors, said)
         for error in errors:
             result |= self._blamed(error)
         return result

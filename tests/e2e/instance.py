@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,41 @@ def example(name: str) -> dict[str, Any]:
 
 def slow(seconds: float) -> dict[str, Any]:
     """A workflow that runs for about so long, and is never answered from ComfyUI's cache."""
-    color = secrets.randbelow(2**24)
-    size = 1024 if "COMFYUI_URL" in os.environ else 64
-    graph: dict[str, Any] = {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": color}}
-    }
-    last = "1"
     if "COMFYUI_URL" in os.environ:
-        for number in range(2, 2 + int(seconds * 4)):  # about 0.25 s each
-            inputs = {"image": [last, 0], "blur_radius": 31, "sigma": 10.0}
-            graph[str(number)] = {"class_type": "ImageBlur", "inputs": inputs}
-            last = str(number)
-    else:
-        graph["2"] = {"class_type": "StandinSleep", "inputs": {"seconds": seconds, "image": [last, 0]}}
-        last = "2"
-    graph["save"] = {"class_type": "SaveImage", "inputs": {"images": [last, 0], "filename_prefix": "slow"}}
-    return graph
+        return blurs(max(3, round(seconds / blur_s())))
+    graph = picture()
+    graph["2"] = {"class_type": "StandinSleep", "inputs": {"seconds": seconds, "image": ["1", 0]}}
+    return saved(graph, "2")
+
+
+def picture(size: int = 64) -> dict[str, Any]:
+    inputs = {"width": size, "height": size, "batch_size": 1, "color": secrets.randbelow(2**24)}
+    return {"1": {"class_type": "EmptyImage", "inputs": inputs}}
+
+
+def saved(graph: dict[str, Any], last: str) -> dict[str, Any]:
+    return graph | {"save": {"class_type": "SaveImage", "inputs": {"images": [last, 0], "filename_prefix": "slow"}}}
+
+
+def blurs(number: int) -> dict[str, Any]:
+    graph = picture(256)
+    for node in range(2, 2 + number):
+        inputs = {"image": [str(node - 1), 0], "blur_radius": 31, "sigma": 10.0}
+        graph[str(node)] = {"class_type": "ImageBlur", "inputs": inputs}
+    return saved(graph, str(1 + number))
+
+
+@cache
+def blur_s() -> float:
+    """How long the real ComfyUI takes for one, on this machine and as busy as it is."""
+    url, number = os.environ["COMFYUI_URL"].rstrip("/"), 20
+    begun = time.monotonic()
+    request = urllib.request.Request(f"{url}/prompt", json.dumps({"prompt": blurs(number)}).encode())
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        prompt = json.load(answer)["prompt_id"]
+    while json.loads(download(f"{url}/history/{prompt}")) == {}:
+        time.sleep(0.05)
+    return (time.monotonic() - begun) / number
 
 
 @dataclass

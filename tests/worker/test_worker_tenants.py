@@ -76,6 +76,13 @@ def film() -> dict[str, Any]:
     return {"1": empty, "2": node("CreateVideo", images=["1", 0], fps=8.0), "3": saved, "4": webm}
 
 
+def models() -> dict[str, Any]:
+    """Nodes that tell nobody what they saved, at a place where ComfyUI looks for models."""
+    workflow = {"1": node("VAELoader", vae_name="pixel_space"), "2": node("PrimitiveString", value=f"vae/{SECRET}")}
+    workflow["3"] = node("VAESave", vae=["1", 0], filename_prefix=f"vae/{SECRET}")
+    return workflow | {"4": node("VAESave", vae=["1", 0], filename_prefix=["2", 0])}
+
+
 def failing() -> dict[str, Any]:
     more = {"8": node("ImageBlur", image=["1", 0], blur_radius=31, sigma=9.0)}
     return pictures() | more | {"9": node("PreviewImage", images=["8", 0])}
@@ -104,7 +111,7 @@ async def of_acme(worker: Worker, shared: Shared) -> list[dict[str, Any]]:
             await asyncio.sleep(0.01)
 
     watching = asyncio.create_task(watched())
-    jobs = (pictures(), sounds(), film(), failing())
+    jobs = (pictures(), sounds(), film(), models(), failing())
     results = await asyncio.gather(*(worker.handle(job(workflow, files=FILES, temp=True)) for workflow in jobs))
     await cancel_once_it_shows(worker, shared)
     watching.cancel()
@@ -115,15 +122,19 @@ async def test_nothing_of_a_tenant_is_left_on_disk_in_history_or_queue(shared: S
     before = shared.files()
     async with worker_for(shared.url, comfyui_dir=str(shared.folder)) as worker:
         results = await of_acme(worker, shared)
-    assert [result.get("code") for result in results] == [None, None, None, "node_failed"]
-    assert [len(result["assets"]) for result in results[:3]] == [3, 2, 2]
+    assert [result.get("code") for result in results] == [None, None, None, None, "node_failed"]
+    assert [len(result["assets"]) for result in results[:4]] == [3, 2, 2, 2]
     assert len(shared.found - before) > 10, "nothing was ever there, so this has not looked"
     assert shared.files() - before == set()
     assert SECRET not in shared.told("/history")
+    assert SECRET not in shared.told("/object_info")
     assert json.loads(shared.told("/queue")) == {"queue_running": [], "queue_pending": []}
 
 
-LOADERS = (("LoadImage", "image"), ("LoadImageOutput", "image"), ("LoadAudio", "audio"), ("LoadVideo", "file"))
+LOADERS = (
+    *(("LoadImage", "image"), ("LoadImageOutput", "image"), ("LoadAudio", "audio"), ("LoadVideo", "file")),
+    ("VAELoader", "vae_name"),
+)
 
 
 def names_known(results: list[dict[str, Any]], seen: set[str]) -> set[str]:

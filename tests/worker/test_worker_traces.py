@@ -1,6 +1,7 @@
 """Nothing of a job stays on ComfyUI's disk (COMFYUI_DIR), and where it lies meanwhile nobody can guess."""
 
 import asyncio
+import base64
 import os
 import re
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.worker.fakes import Process, b64, handled, image_workflow, job, load_workflow, png, until, worker_for
+from tests.worker.faults import fault_workflow
 from worker import traces
 from worker.outputs import Found
-from worker.traces import claim, remove, saving_into
+from worker.traces import claim, remove, saving_into, untold
 
 FOLDER = "hearth-" + "0" * 32
 
@@ -138,6 +140,68 @@ def test_a_worker_that_was_killed_is_cleaned_up_after_by_the_next_one_alone(tmp_
         os.close(lock)
     os.close(claim(str(tmp_path)))
     assert not (tmp_path / f"input/{FOLDER}").exists()
+
+
+def quiet(**prefixes: Any) -> dict[str, Any]:
+    """A model is saved by each of these nodes, which tell nobody."""
+    workflow: dict[str, Any] = {"vae": {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}}}
+    for id, prefix in prefixes.items():
+        workflow[id] = {"class_type": "VAESave", "inputs": {"vae": ["vae", 0], "filename_prefix": prefix}}
+    return workflow
+
+
+async def test_what_a_node_saved_without_a_word_is_a_file_all_the_same(disk: tuple[str, Path]) -> None:
+    url, folder = disk
+    workflow = image_workflow(5, prefix="vae/m") | quiet(a="vae/mine", b="vae/mine_too", c="%year%-%month%/x")
+    result = await handled(url, job(workflow), comfyui_dir=str(folder))
+    picture, *models = result["assets"]
+    assert (picture["node"], picture["name"]) == ("2", "m_00001_.png")
+    assert [(asset["node"], re.sub(r"\d", "9", asset["subfolder"]), asset["name"]) for asset in models] == [
+        ("c", "9999-99", "x_00001_.safetensors"),
+        ("a", "vae", "mine_00001_.safetensors"),
+        ("b", "vae", "mine_too_00001_.safetensors"),
+    ]
+    contents = [base64.b64decode(text) for text in result["files"][1:]]
+    assert [(len(content), content[8:12]) for content in contents] == [(asset["bytes"], b'{"__') for asset in models]
+    assert left(folder) == []
+
+
+async def test_what_can_be_told_of_nobody_is_said_in_a_warning(disk: tuple[str, Path]) -> None:
+    result = await handled(disk[0], job(quiet(a="vae/mine")))
+    assert (result["files"], len(result["warnings"])) == ([], 1)
+    assert "node a (VAESave) saves a file" in result["warnings"][0]
+
+
+async def test_after_a_failure_what_was_saved_without_a_word_is_kept_too(disk: tuple[str, Path]) -> None:
+    url, folder = disk
+    result = await handled(url, job(quiet(a="vae/mine") | fault_workflow("error", "no")), comfyui_dir=str(folder))
+    assert (result["code"], [asset["node"] for asset in result["assets"]]) == ("node_failed", ["a"])
+
+
+def test_of_files_beside_each_other_only_those_of_quiet_nodes_are_found(tmp_path: Path) -> None:
+    """film: tells of one of its files; half: it failed; x, y: equal prefixes."""
+    names = ["clips/c_1.png", "clips/c_1.mp4", "lora/l_1.safetensors", "half/h_1.safetensors", "x_1.png", "x_2.pt", "s"]
+    make(tmp_path, *(f"output/{FOLDER}/{name}" for name in names), "output/other.pt")
+    os.symlink(tmp_path / "output/other.pt", tmp_path / f"output/{FOLDER}/lora/l_2.safetensors")
+    given = {"film": "clips/c", "lora": "lora/l", "half": "half/h", "x": "x", "y": "x", "linked": ["1", 0]}
+    workflow: dict[str, Any] = {id: {"inputs": {"filename_prefix": prefix}} for id, prefix in given.items()}
+    prefixes = traces.prefixes(FOLDER, saving_into(FOLDER, workflow) | {"odd": None})
+    assert prefixes == {id: prefix for id, prefix in given.items() if id != "linked"}
+    told = [Found(node="film", filename="c_1.mp4", subfolder=f"{FOLDER}/clips", type="output")]
+    told += [Found(node="x", filename="x_1.png", subfolder=FOLDER, type="output")]
+    found = untold(str(tmp_path), FOLDER, prefixes, told, {"half"})
+    assert [(file.node, file.asked_subfolder, file.filename) for file in found] == [
+        ("lora", "lora", "l_1.safetensors"),
+        ("y", "", "x_2.pt"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["VAESave", "SaveLoRANode", "LossGraphNode", "SaveImage"])
+def test_a_linked_prefix_stays_but_where_nothing_would_tell_where_it_leads(kind: str) -> None:
+    name = "prefix" if kind == "SaveLoRANode" else "filename_prefix"
+    saved = saving_into("f", {"1": {"class_type": kind, "inputs": {name: ["2", 0]}}})["1"]["inputs"]
+    expected = {"VAESave": "f/ComfyUI", "SaveLoRANode": "f/ComfyUI", "LossGraphNode": "ComfyUI", "SaveImage": ["2", 0]}
+    assert saved[name] == expected[kind]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ FUNCTIONS: dict[str, Function] = {
     "StandinSVG": other.svg,
     "StandinSleep": make.standin_sleep,
     "StringConcatenate": make.string_concatenate,
+    "VAELoader": other.load_vae,
+    "VAESave": other.save_vae,
     "VHS_VideoCombine": other.video_combine,
 }
 """Classes of node_info.json that are not here can be asked about and validated, but fail when they run."""

@@ -1,4 +1,5 @@
-"""Nodes of others, as well-known custom nodes behave, and nodes that only a stand-in needs."""
+"""Nodes of others, as well-known custom nodes behave, of ComfyUI itself the seldom ones, and some that only a stand-in
+needs."""
 
 import json
 import os
@@ -13,7 +14,7 @@ from worker.standin.files import next_name
 from worker.standin.images import Batch
 from worker.standin.media import Audio, Video, write_mp4, write_webm
 from worker.standin.node import Run, Ui
-from worker.standin.output_nodes import copies, file_shown, texts
+from worker.standin.output_nodes import copies, file_shown, safetensors, texts
 
 Triangle = tuple[tuple[float, float, float], ...]
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
@@ -106,6 +107,18 @@ def oddities(run: Run, images: Batch) -> Ui:
         "lists": [[1, 2], [3]],
     }
     return Ui({**values, "nested": [{"label": "deep", "made": {"files": saved[:1]}}], "preview": saved[1:]})
+
+
+def load_vae(run: Run, vae_name: str) -> tuple[str]:
+    return (vae_name,)
+
+
+def save_vae(run: Run, vae: str, filename_prefix: str, **hidden: Any) -> tuple[()]:
+    """A model of one number. Like all that save models it tells nobody of the file."""
+    full, _, name, counter = next_name(filename_prefix, run.folders.output)
+    with open(os.path.join(full, f"{name}_{counter:05}_.safetensors"), "wb") as target:
+        target.write(safetensors({f"{vae}_vae": ((), struct.pack("<f", 1.0))}, texts(**hidden)))
+    return ()
 
 
 def string(run: Run, value: str) -> tuple[str]:

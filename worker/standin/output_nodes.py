@@ -1,6 +1,7 @@
 """The nodes that show something: files, previews, texts, frames on the socket."""
 
 import json
+import math
 import os
 import random
 import struct
@@ -107,19 +108,20 @@ def save_latent(
     full, subfolder, name, counter = next_name(filename_prefix, run.folders.output)
     file = f"{name}_{counter:05}_.latent"
     with open(os.path.join(full, file), "wb") as target:
-        target.write(_safetensors(samples, {"prompt": "", **texts(prompt, extra_pnginfo)}))
+        zeros = bytes(4 * math.prod(samples.shape))
+        tensors = {"latent_format_version_0": ((0,), b""), "latent_tensor": (samples.shape, zeros)}
+        target.write(safetensors(tensors, {"prompt": "", **texts(prompt, extra_pnginfo)}))
     return Ui({"latents": [file_shown(file, subfolder, "output")]})
 
 
-def _safetensors(samples: Latent, metadata: dict[str, str]) -> bytes:
-    """Length of the header (8 bytes, little endian), the header, the floats."""
-    batch, channels, height, width = samples.shape
-    size = 4 * batch * channels * height * width
-    header = {
-        "__metadata__": metadata,
-        "latent_format_version_0": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
-        "latent_tensor": {"dtype": "F32", "shape": samples.shape, "data_offsets": [0, size]},
-    }
+def safetensors(tensors: dict[str, tuple[tuple[int, ...], bytes]], metadata: dict[str, str]) -> bytes:
+    """Of (shape, floats) by name: length of the header (8 bytes, little endian), the header, all floats."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    floats = b""
+    for name, (shape, values) in tensors.items():
+        place = [len(floats), len(floats) + len(values)]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": place}
+        floats += values
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + bytes(size)
+    return struct.pack("<Q", len(text)) + text + floats
