@@ -99,8 +99,10 @@ S3_ACCESS_KEY_ID = env.str("HEARTH_S3_ACCESS_KEY_ID", default=_s3.get("access_ke
 S3_SECRET_ACCESS_KEY = env.str("HEARTH_S3_SECRET_ACCESS_KEY", default=_s3.get("secret_access_key", ""))
 S3_ADDRESSING_STYLE = env.str("HEARTH_S3_ADDRESSING_STYLE", default="path")
 UPLOAD_URL_LIFETIME = timedelta(minutes=15)
-OUTPUT_URL_LIFETIME = timedelta(hours=env.int("HEARTH_OUTPUT_URL_HOURS", default=24))
 REQUEST_BUCKET_URL_LIFETIME = timedelta(days=7)  # the longest that SigV4 allows
+OUTPUT_URL_LIFETIME = timedelta(hours=env.int("HEARTH_OUTPUT_URL_HOURS", default=24))
+if not timedelta(hours=1) <= OUTPUT_URL_LIFETIME <= REQUEST_BUCKET_URL_LIFETIME:
+    raise ImproperlyConfigured("HEARTH_OUTPUT_URL_HOURS must be 1 to 168: S3 signs for 7 days at most.")
 
 # Rules of the queue (rules.md). Seconds unless the name says otherwise.
 LEASE_S = env.int("HEARTH_LEASE_S", default=25)

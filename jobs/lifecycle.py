@@ -8,7 +8,7 @@ from django.db import transaction
 from django_q.tasks import async_task
 
 from accounts import access, sql
-from accounts.errors import Refused, not_found
+from accounts.errors import Refused, bad_request, not_found
 from accounts.keys import GivenKey
 from accounts.models import ApiKey, uuid7
 from jobs.ids import JobId, public_id
@@ -28,6 +28,7 @@ from jobs.states import (
 )
 from jobs.usage import settle
 from jobs.wire.submission import Once, Submission
+from storage.models import Bucket
 
 RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
 
@@ -63,10 +64,14 @@ CREATE = f"""
 WITH {access.API_KEY}, place AS (
     SELECT g.id AS grant_id, g.endpoint_id, g.tenant_id, e.dialect, e.backend, caller.key_id, b.id AS bucket_id
       FROM caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
-      LEFT JOIN storage_bucket b ON b.tenant_id = g.tenant_id AND b.is_default
+      LEFT JOIN storage_bucket b ON b.tenant_id = g.tenant_id
+           AND CASE WHEN %(storage)s::text IS NOT NULL THEN b.name = %(storage)s::text
+                    WHEN g.bucket_id IS NOT NULL THEN b.id = g.bucket_id
+                    ELSE b.is_default END
      WHERE e.name = %(endpoint)s
 ), fit AS (
-    SELECT * FROM place WHERE dialect = 'raw' OR %(workflow_fault)s::text = ''
+    SELECT * FROM place WHERE (dialect = 'raw' OR %(workflow_fault)s::text = '')
+       AND (%(storage)s::text IS NULL OR bucket_id IS NOT NULL)
 ), once AS (
     INSERT INTO jobs_idempotencykey AS k (tenant_id, endpoint_id, key, body_sha256, job_id, created_at)
     SELECT tenant_id, endpoint_id, %(once_key)s::text, %(body_sha256)s::bytea, %(id)s, clock_timestamp()
@@ -92,7 +97,7 @@ WITH {access.API_KEY}, place AS (
 ), event AS (
     INSERT INTO jobs_event (job_id, kind, at) SELECT id, 'created', created_at FROM job
 )
-SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, fit.endpoint_id IS NOT NULL, job.id
+SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, place.bucket_id, fit.endpoint_id IS NOT NULL, job.id
   FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true LEFT JOIN fit ON true LEFT JOIN job ON true"""
 
 
@@ -124,9 +129,11 @@ def _create(key: GivenKey, endpoint: str, submission: Submission) -> Created | N
     params |= {"once_key": once and once.key, "body_sha256": once and once.body_sha256}
     row = sql.one(CREATE, params)
     access.check_api_key(key, RUN, row)
-    endpoint_id, backend, fits, job_id = row[access.API_KEY_WIDTH :]
+    endpoint_id, backend, bucket_id, fits, job_id = row[access.API_KEY_WIDTH :]
     if endpoint_id is None:
         raise no_endpoint(endpoint)
+    if submission.storage and bucket_id is None:
+        raise _no_bucket(row[0], submission.storage)
     if not fits:
         raise submission.refusal()
     if job_id is None:
@@ -134,6 +141,12 @@ def _create(key: GivenKey, endpoint: str, submission: Submission) -> Created | N
         return replay(row[0], endpoint_id, once)
     wake_endpoint(endpoint_id, backend)
     return Created(job=JobId(job_id, submission.sync))
+
+
+def _no_bucket(api_key: int, name: str) -> Refused:
+    buckets = Bucket.all_tenants.filter(tenant__api_keys=api_key).order_by("name").values_list("name", flat=True)
+    yours = f"Yours are: {', '.join(buckets)}." if buckets else "You have none."
+    return bad_request(f"`storage`: there is no bucket {name!r} of yours. {yours}", "unknown_bucket")
 
 
 # A statement of its own: the one that waited for the other submission's commit does not see what it wrote.

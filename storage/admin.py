@@ -4,7 +4,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet, URLField
 from django.http import HttpRequest
@@ -34,12 +34,12 @@ class BucketForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for name in ("region", "addressing"):
+            if name in self.fields and not self.instance.pk:
+                self.fields[name].initial = ""  # by the endpoint
         if self.instance.pk and "secret" in self.fields:
             self.fields["secret"].required = False
             self.fields["secret"].help_text = "Leave empty to keep the secret as it is."
-
-    def clean_prefix(self) -> str:
-        return str(self.cleaned_data["prefix"]).strip("/")
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -70,7 +70,17 @@ class BucketAdmin(Admin):
         (None, {"fields": ("tenant", ("name", "is_default"))}),
         ("S3", {"fields": ("endpoint_url", ("s3_bucket", "prefix"), ("region", "addressing"))}),
         ("Access", {"fields": ("access_key_id", "secret", "created_at")}),
+        ("URLs in answers", {"fields": ("public_url", ("signed_urls", "url_hours"))}),
     )
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        moved = {"endpoint_url", "s3_bucket"} & set(form.changed_data)
+        if change and moved and Blob.objects.of(obj.tenant).filter(bucket=obj).exists():
+            text = (
+                "Files of earlier jobs are now looked for there: copy them with their keys, or their URLs lead nowhere."
+            )
+            messages.warning(request, text)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return (*self.readonly_fields, "tenant") if obj else self.readonly_fields

@@ -1,46 +1,113 @@
 """Where files live: a tenant's buckets, the blobs in them, and the assets that name blobs."""
 
 from collections.abc import Hashable
+from datetime import timedelta
 
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from accounts.models import Owned, Tenant, slug, uuid7
 from accounts.sealed import SealedField
+from storage.providers import (
+    EXAMPLES,
+    PATH,
+    URL_HOURS_MOST,
+    VIRTUAL,
+    read_addressing,
+    read_endpoint,
+    read_prefix,
+    read_public_url,
+    read_region,
+)
 
 
 class Bucket(Owned):
-    """A tenant's S3 settings. A tenant without a default one uses a prefix of the operator's S3 bucket."""
+    """A tenant's S3 settings. A job's files go to the bucket that its request names (`storage`), else its grant's, else
+    the tenant's default; a tenant without one uses a prefix of the operator's S3 bucket."""
 
     class Addressing(models.TextChoices):
-        PATH = "path"
-        VIRTUAL = "virtual"
+        PATH = PATH, "path: endpoint/bucket/key"
+        VIRTUAL = VIRTUAL, "virtual host: bucket.endpoint/key"
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="buckets")
-    name = models.CharField(max_length=63, validators=[slug])
+    name = models.CharField(max_length=63, validators=[slug], help_text="What requests name it by, in `storage`.")
     is_default = models.BooleanField(default=False)
-    endpoint_url = models.URLField(max_length=500, help_text="https://s3.eu-central-1.amazonaws.com, say.")
-    region = models.CharField(max_length=50, default="us-east-1")
-    s3_bucket = models.CharField("S3 bucket", max_length=200)
-    prefix = models.CharField(max_length=500, blank=True, help_text="Put before every key; no slash at the ends.")
-    addressing = models.CharField(max_length=7, choices=Addressing, default=Addressing.PATH)
+    endpoint_url = models.URLField(max_length=500, help_text=EXAMPLES)
+    region = models.CharField(
+        max_length=50, blank=True, default="us-east-1", help_text="Empty: by the endpoint; us-east-1 if it names none."
+    )
+    s3_bucket = models.CharField("S3 bucket", max_length=255, blank=True, help_text="Empty: the endpoint names it.")
+    prefix = models.CharField(max_length=500, blank=True, help_text="Put before every key.")
+    addressing = models.CharField(
+        max_length=7,
+        choices=Addressing,
+        blank=True,
+        default=PATH,
+        help_text="Empty: virtual host at Amazon, else path.",
+    )
     access_key_id = models.CharField(max_length=200)
     secret_access_key = SealedField(editable=False)
+    public_url = models.URLField(
+        "public URL",
+        max_length=500,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of the S3 bucket, as a CDN or a domain of your own serves it: URLs in answers begin with it.",
+    )
+    signed_urls = models.BooleanField(
+        "signed URLs",
+        default=True,
+        db_default=True,
+        help_text="Without: who has a file's public URL may read it for ever, and its domain lets everybody read.",
+    )
+    url_hours = models.PositiveSmallIntegerField(
+        "URL hours",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(URL_HOURS_MOST)],
+        help_text=f"How long signed URLs are good, 1 to {URL_HOURS_MOST}. Empty: the instance's.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    PLACE = ("endpoint_url", "region", "s3_bucket", "prefix", "addressing", "access_key_id", "secret_access_key")
+    URLS = ("public_url", "signed_urls", "url_hours")
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["tenant", "name"], name="bucket_name_once"),
+            models.UniqueConstraint(fields=["tenant", "id"], name="bucket_of_tenant"),  # what a grant's is held to
             models.UniqueConstraint(
                 fields=["tenant"], condition=models.Q(is_default=True), name="bucket_one_default_a_tenant"
             ),
+            models.CheckConstraint(
+                condition=models.Q(url_hours=None) | models.Q(url_hours__range=(1, URL_HOURS_MOST)),
+                name="bucket_url_hours",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(signed_urls=True) | ~models.Q(public_url=""), name="bucket_open_urls_are_public"
+            ),
         ]
 
-    PLACE = ("endpoint_url", "region", "s3_bucket", "prefix", "addressing", "access_key_id", "secret_access_key")
+    def clean(self) -> None:
+        """Fills what was left empty by the endpoint's host. ValidationError names the field that is wrong."""
+        place = read_endpoint(self.endpoint_url, self.s3_bucket)
+        self.endpoint_url, self.s3_bucket = place.endpoint_url, place.bucket
+        self.prefix = read_prefix(place.prefix, self.prefix)
+        self.region = read_region(place, self.region)
+        self.addressing = read_addressing(place, self.addressing)
+        self.public_url = read_public_url(self.public_url, signed=self.signed_urls)
+
+    @property
+    def url_lifetime(self) -> timedelta:
+        life: timedelta = settings.OUTPUT_URL_LIFETIME
+        return timedelta(hours=self.url_hours) if self.url_hours else life
 
     def place_fields(self) -> tuple[Hashable, ...]:
-        """What says where its files are and who signs; the secret is sealed."""
-        return tuple(getattr(self, name) for name in self.PLACE)
+        """What says where its files are, who signs, and what URLs look like; the secret is sealed."""
+        return tuple(getattr(self, name) for name in (*self.PLACE, *self.URLS))
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.name}"

@@ -173,7 +173,7 @@ class Signer:
 
     def url(self, bucket: Bucket | None, key: str) -> str:
         """Raises SealBroken."""
-        now, life = timezone.now(), settings.OUTPUT_URL_LIFETIME
+        now, life = timezone.now(), bucket.url_lifetime if bucket else settings.OUTPUT_URL_LIFETIME
         kept = self._kept.get(name := (bucket and bucket.place_fields(), key))
         if kept and kept[1] > now:
             return kept[0]

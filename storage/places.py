@@ -1,7 +1,6 @@
 """Where a job's files go: the operator's S3, a tenant's bucket, or the one a request names; and URLs signed for it."""
 
 import hashlib
-import re
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
@@ -9,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import IO, Any
+from urllib.parse import quote
 
 from django.conf import settings
 
 from storage.models import Bucket
+from storage.providers import PREFIX, S3_BUCKET, read_addressing
 from worker.wire import UrlRefused, check_url, resolve_bucket
 
 
@@ -22,7 +23,10 @@ class BucketRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An S3 bucket, a prefix in it, and who signs. `trusted`: the operator's own, so no guard on its address."""
+    """An S3 bucket, a prefix in it, and who signs. `trusted`: the operator's own, so no guard on its address.
+
+    `public_url`: what URLs for reading begin with, "" for the endpoint; without `signed_urls` everybody may read there.
+    """
 
     endpoint_url: str
     region: str
@@ -32,6 +36,8 @@ class Place:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     trusted: bool = False
+    public_url: str = ""
+    signed_urls: bool = True
 
 
 def operators_place(*, public: bool = True) -> Place:
@@ -57,11 +63,9 @@ def tenants_place(bucket: Bucket) -> Place:
         addressing=bucket.addressing,
         access_key_id=bucket.access_key_id,
         secret_access_key=bucket.secret_access_key.unseal(),
+        public_url=bucket.public_url,
+        signed_urls=bucket.signed_urls,
     )
-
-
-_S3_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_PREFIX = re.compile(r"[^\x00-\x1f\x7f\\]{0,500}")
 
 
 def request_bucket(given: Any) -> Place:
@@ -79,14 +83,14 @@ def request_bucket(given: Any) -> Place:
         raise BucketRefused(f"`endpointUrl`: {error}") from error
     except ValueError as error:
         raise BucketRefused(str(error)) from error
-    if not _S3_BUCKET.fullmatch(place.bucket) or not _PREFIX.fullmatch(place.prefix):
+    if not S3_BUCKET.fullmatch(place.bucket) or not PREFIX.fullmatch(place.prefix):
         raise BucketRefused("`bucketName` must be an S3 bucket's name, or a key prefix of at most 500 plain characters")
     return Place(
         endpoint_url=place.endpoint_url,
         region=place.region,
         s3_bucket=place.bucket,
         prefix=place.prefix,
-        addressing="virtual" if place.endpoint_url.endswith(".amazonaws.com") else "path",
+        addressing=read_addressing(place, ""),
         access_key_id=texts["accessId"],
         secret_access_key=texts["accessSecret"],
     )
@@ -163,9 +167,27 @@ def checksum(sha256: str) -> str:
 
 
 def sign_get(place: Place, key: str, lifetime: timedelta) -> str:
+    """A URL to read it by, below the place's public URL if it has one."""
+    if place.public_url:
+        return _public_get(place, key, lifetime)
     params = {"Bucket": place.s3_bucket, "Key": key}
     url: str = client(place).generate_presigned_url("get_object", params, ExpiresIn=int(lifetime.total_seconds()))
     return url
+
+
+def _public_get(place: Place, key: str, lifetime: timedelta) -> str:
+    """boto3 signs for endpoints only; a domain that stands for an S3 bucket signs as any host, by name and path."""
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    url = f"{place.public_url}/{quote(key, safe='/~')}"
+    if not place.signed_urls:
+        return url
+    request = AWSRequest("GET", url)
+    who = Credentials(place.access_key_id, place.secret_access_key)
+    S3SigV4QueryAuth(who, "s3", place.region, expires=int(lifetime.total_seconds())).add_auth(request)
+    return str(request.url)
 
 
 def put_object(place: Place, key: str, body: IO[bytes], *, content_type: str) -> None:

@@ -3,7 +3,9 @@
 from typing import Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import F, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -146,14 +148,24 @@ class EndpointAdmin(LoadColumns, Admin):
         return link(endpoint.grant_count, "jobs_grant", endpoint__id__exact=endpoint.pk)
 
 
+class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        bucket, tenant = given.get("bucket"), given.get("tenant") or getattr(self.instance, "tenant", None)
+        if bucket and tenant and bucket.tenant_id != tenant.pk:
+            raise ValidationError({"bucket": f"{bucket} is another tenant's: choose one of {tenant}."})
+        return given
+
+
 @admin.register(Grant)
 class GrantAdmin(LoadColumns, Admin):
+    form = GrantForm
     list_display = ("tenant", "endpoint", "weight", "max_running", "price", "queued_jobs", "running_jobs", "created_at")
     list_filter = (("tenant", AutocompleteSelectFilter), ("endpoint", AutocompleteSelectFilter))
     list_select_related = ("tenant", "endpoint")
     search_fields = ("tenant__name", "endpoint__name")
-    autocomplete_fields = ("tenant", "endpoint")
-    fields = ("tenant", "endpoint", ("weight", "max_running", "price"), "created_at")
+    autocomplete_fields = ("tenant", "endpoint", "bucket")
+    fields = ("tenant", "endpoint", "bucket", ("weight", "max_running", "price"), "created_at")
     ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> Any:

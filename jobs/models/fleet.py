@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from accounts.keys import WORKER
 from accounts.models import Key, Owned, Tenant, slug, uuid7
+from storage.models import Bucket
 
 
 class Endpoint(models.Model):
@@ -66,6 +67,15 @@ class Grant(Owned):
         null=True,
         blank=True,
         help_text="Empty: the endpoint's.",
+    )
+    bucket = models.ForeignKey(  # a constraint holds it to be the tenant's
+        Bucket,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_constraint=False,
+        help_text="Where files of jobs at this endpoint go. Empty: the tenant's default.",
     )
     clock = models.FloatField(db_default=0.0, editable=False, help_text="Where its next job begins.")
     turn = models.FloatField(db_default=0.0, editable=False, help_text="Where its last job began.")

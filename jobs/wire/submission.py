@@ -39,7 +39,8 @@ class Once:
 class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
     without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
-    if that is why. `model_hashes`: of the model files it names, None if it names none."""
+    if that is why. `model_hashes`: of the model files it names, None if it names none. `storage`: the name of the
+    tenant's bucket that it asks for."""
 
     sync: bool
     input: bytes
@@ -55,6 +56,7 @@ class Submission:
     request_bucket: Sealed | None
     raw_request_bucket: Sealed | None
     once: Once | None = None
+    storage: str | None = None
 
     def refusal(self) -> Refused:
         """What dialects with a workflow answer to a fault."""
@@ -91,6 +93,7 @@ def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None, on
         request_bucket=own_bucket or config,
         raw_request_bucket=config,
         once=once,
+        storage=_storage(values.get("storage")),
     )
 
 
@@ -125,6 +128,16 @@ def _bucket(part: Part | None, field: str) -> Sealed | None:
     except BucketRefused as error:
         raise BucketRefused(f"`{field}`: {error}.") from error
     return Sealed.seal(part.raw.decode())
+
+
+def _storage(part: Part | None) -> str | None:
+    if part is None or part.value in (None, ""):
+        return None
+    if not isinstance(part.value, str) or len(part.value) > 63 or not part.value.isprintable():
+        raise bad_request(
+            f"`storage` must be the name of a bucket of yours, not {shown(part.value)}.", "unknown_bucket"
+        )
+    return part.value
 
 
 def _webhook(values: Mapping[str, Part]) -> str:
@@ -210,7 +223,14 @@ def _workflow(given: Any) -> tuple[dict[str, Any], str]:
         return {}, "`input.workflow` is missing: the workflow in ComfyUI's API format."
     if not isinstance(workflow, dict):
         return {}, f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}."
-    return workflow, _graph_fault(workflow) or _names_fault(given, workflow)
+    return workflow, _graph_fault(workflow) or _names_fault(given, workflow) or _misplaced(given)
+
+
+def _misplaced(given: Mapping[str, Any]) -> str:
+    """A field that would be silently without effect, and the job's files in another bucket."""
+    if not given.get("storage"):
+        return ""
+    return 'A bucket is named beside `input`, not in it: `{"input": {…}, "storage": "<its name>"}`.'
 
 
 def _graph_fault(workflow: dict[str, Any]) -> str:

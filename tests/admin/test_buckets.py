@@ -18,7 +18,9 @@ SETTINGS = {
     "addressing": "path",
     "access_key_id": "AKIA",
     "prefix": "/hearth/",
+    "signed_urls": "on",
 }
+EMPTY = {"region": "", "addressing": "", "s3_bucket": "", "prefix": ""}
 
 
 @pytest.fixture
@@ -76,3 +78,52 @@ def test_an_asset_is_found_by_its_id_and_by_its_jobs(browser: Browser, rows: Row
         assert page_url(Asset.objects.of(rows.tenant).get(job_id=other.pk)) not in found
     assert page_url(asset.blob) in browser.get(list_url(Blob), {"q": rows.job.public_id}).content.decode()
     assert "<img src=" in get(browser, page_url(asset))
+
+
+def test_what_the_endpoint_tells_is_filled_in(browser: Browser, tenant: Tenant) -> None:
+    page = get(browser, f"{list_url(Bucket)}add/")
+    assert 'value="us-east-1"' not in page
+    add(browser, tenant, endpoint_url="https://renders.s3.eu-central-1.amazonaws.com", **EMPTY)
+    made = Bucket.objects.of(tenant).get()
+    assert (made.endpoint_url, made.s3_bucket) == ("https://s3.eu-central-1.amazonaws.com", "renders")
+    assert (made.region, made.addressing) == ("eu-central-1", "virtual")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"endpoint_url": "https://10.0.0.1"}, "address 10.0.0.1 is not public."),
+        ({"endpoint_url": "https://b.s3.eu-west-1.amazonaws.com"}, "The endpoint is that of &#x27;eu-west-1&#x27;"),
+        ({"s3_bucket": ""}, "It is missing, and the endpoint names none."),
+        ({"signed_urls": ""}, "URLs that are not signed need a public URL"),
+        ({"url_hours": 169}, "less than or equal to 168"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_work_are_told_in_the_form(
+    browser: Browser, tenant: Tenant, fields: dict[str, Any], said: str
+) -> None:
+    assert said in add(browser, tenant, **fields)
+    assert not Bucket.objects.of(tenant).exists()
+
+
+def test_a_bucket_with_files_that_moves_is_told_what_that_means(browser: Browser, rows: Rows) -> None:
+    given = SETTINGS | {"name": rows.bucket.name}
+    page = browser.post(page_url(rows.bucket), given | {"s3_bucket": "elsewhere"}, follow=True).content.decode()
+    assert "Files of earlier jobs are now looked for there" in page
+    again = browser.post(page_url(rows.bucket), given | {"s3_bucket": "elsewhere", "secret": "x"}, follow=True)
+    assert "Files of earlier jobs" not in again.content.decode()
+
+
+def test_a_grant_may_have_a_bucket_of_its_tenant_and_of_no_other(browser: Browser, rows: Rows) -> None:
+    other = Tenant.objects.create(name=unique("globex"))
+    add(browser, other)
+    theirs, grant = Bucket.objects.of(other).get(), rows.acme.grant
+    page = browser.post(page_url(grant), {"weight": 1, "bucket": theirs.pk}).content.decode()
+    assert f"{theirs} is another tenant&#x27;s: choose one of {rows.tenant}." in page
+    assert browser.post(page_url(grant), {"weight": 1, "bucket": rows.bucket.pk}).status_code == 302
+    grant.refresh_from_db()
+    assert grant.bucket == rows.bucket
+    assert "would require deleting the following protected related objects" in get(
+        browser, page_url(rows.bucket, "delete")
+    )
