@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0003_rate_windows"),
-        ("storage", "0003_assets"),
+        ("storage", "0004_stored_files"),
     ]
 
     operations = [
