@@ -9,7 +9,7 @@ ALTER TABLE jobs_grant ADD CONSTRAINT grant_bucket_of_tenant FOREIGN KEY (tenant
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0006_payload_with_secret"),
+        ("jobs", "0007_webhooks"),
         ("storage", "0005_buckets"),
     ]
 
