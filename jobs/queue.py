@@ -70,40 +70,39 @@ def claim(endpoint_id: int, holder: Holder, n: int) -> Taken:
 def _claim(endpoint_id: int, holder: Holder, n: int, warm: bool) -> tuple[list[Claimed], bool]:
     """Up to n jobs; and whether there was work left whose grants others had locked."""
     jobs: list[Claimed] = []
-    passed: list[int] = []  # grants found empty or full once they were locked
-    contended = False
+    passed: list[int] = []  # grants found empty or full once they were locked, or whose limits others had locked
+    held_up: list[float] = []  # whose turn it was, of the latter
     while len(jobs) < n:
-        found = _pick(endpoint_id, passed, NORMAL)
+        work, found = _pick(endpoint_id, passed, NORMAL)
         if found and warm:
             found = _pick_warm(endpoint_id, holder, passed) or found
+        if not work and not held_up:
+            work, found = _pick(endpoint_id, passed, ANY)
         if found is None:
-            if not _has_work(endpoint_id, passed):
-                return jobs, contended
-            found = _pick(endpoint_id, passed, ANY)
-        if found is None:
-            return jobs, True
+            return jobs, work or bool(held_up)
         locked = _lock_limits(endpoint_id, found)
-        if locked and (job := _take(found, holder)):
+        if locked and (job := _take(found, holder, min([found.turn, *held_up]))):
             jobs.append(job)
-        else:
-            passed.append(found.grant)
-            contended = contended or not locked
+            continue
+        passed.append(found.grant)
+        if not locked:
+            held_up.append(found.turn)
     return jobs, False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A grant whose turn it is, locked. `tenant_id`, `capped`: its tenant, its endpoint have limits to lock as well.
+    """A grant, locked. `tenant_id`, `capped`: its tenant, its endpoint have limits to lock as well. `job`: which it is.
 
-    For a warm worker, `job` is to be taken in place of `first`, whose turn it is, at `turn` of the common time.
+    `turn`: the clock of whose turn it is, who may be another that is locked or has no warm job: the common time goes no
+    further than that, so who is passed loses nothing.
     """
 
     grant: int
     tenant_id: UUID | None
     capped: bool
+    turn: float
     job: UUID | None = None
-    first: UUID | None = None
-    turn: float | None = None
 
 
 def _room(holder: Holder, n: int) -> tuple[int, bool]:
@@ -144,8 +143,8 @@ PLACE = (
     """FROM jobs_grant g JOIN accounts_tenant t ON t.id = g.tenant_id JOIN jobs_endpoint e ON e.id = g.endpoint_id"""
 )
 TO_LOCK = f"""g.id, CASE WHEN {limits_something("t")} OR EXISTS (
-       SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")}) THEN t.id END,
-       e.max_running IS NOT NULL"""
+       SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")}) THEN t.id END AS tenant_id,
+       e.max_running IS NOT NULL AS capped"""
 
 # What runs for longer than it was charged for counts already: nobody fills the fleet with jobs that are longer than all
 # before, until the first of them ends.
@@ -163,19 +162,27 @@ CANDIDATES = f"""
        SELECT {TO_LOCK} {PLACE} WHERE g.id = c.id AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY} AND EXISTS ({HEADS})
        OFFSET 0) may"""
 
-PICK = f"""
+TURN = f"""
+WITH first AS MATERIALIZED (SELECT may.*, c.clock {CANDIDATES} ORDER BY c.clock, c.id LIMIT 1), free AS (
+     SELECT 1 FROM jobs_grant g JOIN first USING (id) FOR NO KEY UPDATE OF g SKIP LOCKED)
+SELECT id, tenant_id, capped, clock, EXISTS (SELECT 1 FROM free) FROM first"""
+
+FREE = f"""
 SELECT may.* {CANDIDATES} JOIN jobs_grant g ON g.id = may.id
  ORDER BY c.clock, c.id LIMIT 1 FOR NO KEY UPDATE OF g SKIP LOCKED"""
 
 
-def _pick(endpoint_id: int, passed: list[int], least: int) -> Found | None:
-    row = sql.first(PICK, {"endpoint": endpoint_id, "passed": passed, "least": least})
-    return Found(grant=row[0], tenant_id=row[1], capped=row[2]) if row else None
-
-
-def _has_work(endpoint_id: int, passed: list[int]) -> bool:
-    params = {"endpoint": endpoint_id, "passed": passed, "least": ANY}
-    return sql.first(f"SELECT 1 {CANDIDATES} LIMIT 1", params) is not None
+def _pick(endpoint_id: int, passed: list[int], least: int) -> tuple[bool, Found | None]:
+    """Whether it is anybody's turn; and the first whom nobody else has locked."""
+    params = {"endpoint": endpoint_id, "passed": passed, "least": least}
+    if (row := sql.first(TURN, params)) is None:
+        return False, None
+    *_, clock, free = row
+    found = row[:3] if free else sql.first(FREE, params)
+    if found is None:
+        return True, None
+    grant, tenant_id, capped = found
+    return True, Found(grant=grant, tenant_id=tenant_id, capped=capped, turn=clock)
 
 
 # Among the first jobs of the first grants, in place of the first of all: no job is passed more than MOST_SKIPPED times,
@@ -197,23 +204,28 @@ SELECT heads.grant_id, heads.id, first.id, first.clock FROM heads, first, jobs_w
    AND first.skipped < {MOST_SKIPPED} AND heads.clock <= first.clock + {MOST_SKIPPED} * first.step
  ORDER BY cardinality(ARRAY(SELECT unnest(heads.model_hashes) EXCEPT SELECT unnest(w.model_hashes))),
           heads.clock, heads.grant_id, heads.id LIMIT 1"""
-LOCK_GRANT = f"SELECT {TO_LOCK} {PLACE} WHERE g.id = %(grant)s FOR NO KEY UPDATE OF g SKIP LOCKED"
+LOCK_GRANT = f"""
+SELECT {TO_LOCK} {PLACE} WHERE g.id = %(grant)s
+   AND EXISTS (SELECT 1 FROM jobs_job WHERE id = %(job)s AND state = 'IN_QUEUE') FOR NO KEY UPDATE OF g SKIP LOCKED"""
+
+
+# Under its lock, since others may pass it just now.
+SKIP = f"""
+UPDATE jobs_job SET skipped = skipped + 1 WHERE id = (
+       SELECT id FROM jobs_job WHERE id = %s AND state = 'IN_QUEUE' AND skipped < {MOST_SKIPPED}
+          FOR NO KEY UPDATE SKIP LOCKED)"""
 
 
 def _pick_warm(endpoint_id: int, holder: Holder, passed: list[int]) -> Found | None:
-    """A job that needs what the worker has loaded, a little before its turn."""
+    """A job that needs what the worker has loaded, a little before its turn; it counts as passing the first."""
     params = {"endpoint": endpoint_id, "worker": holder.worker_id, "passed": passed, "least": NORMAL}
     if (warm := sql.first(WARM, params)) is None:
         return None
-    grant, job, first, turn = warm
-    if (row := sql.first(LOCK_GRANT, {"grant": grant})) is None:
+    grant, job, first, clock = warm
+    row = sql.first(LOCK_GRANT, {"grant": grant, "job": job})
+    if row is None or not sql.run(SKIP, [first]):
         return None
-    return Found(grant=grant, tenant_id=row[1], capped=row[2], job=job, first=first, turn=turn)
-
-
-SKIP = """
-UPDATE jobs_job SET skipped = skipped + 1 WHERE id = (
-       SELECT id FROM jobs_job WHERE id = %s AND state = 'IN_QUEUE' FOR NO KEY UPDATE SKIP LOCKED)"""
+    return Found(grant=grant, tenant_id=row[1], capped=row[2], job=job, turn=clock)
 
 
 def _lock_limits(endpoint_id: int, found: Found) -> bool:
@@ -274,14 +286,12 @@ SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket, {HAS
   FROM job JOIN jobs_payload p ON p.job_id = job.id JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
 
-def _take(found: Found, holder: Holder) -> Claimed | None:
-    params: dict[str, Any] = {"grant": found.grant, "job": found.job, "turn": found.turn, "least": ANY}
+def _take(found: Found, holder: Holder, turn: float) -> Claimed | None:
+    params: dict[str, Any] = {"grant": found.grant, "job": found.job, "turn": turn, "least": ANY}
     params |= {"worker": holder.worker_id, "worker_name": holder.name, "starts": holder.starts}
     row = sql.first(TAKE, params)
     if row is None:
         return None
-    if found.first is not None:
-        sql.run(SKIP, [found.first])
     job, sync, number, dialect, given, bucket, told = row
     announce_deliveries(told)
     return Claimed(

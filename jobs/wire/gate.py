@@ -13,6 +13,7 @@ from jobs.wire.kept import Clock, Kept
 from storage import assets
 
 TERMS_S, STORED_S, REFUSAL_S = 1.0, 10.0, 0.5
+RARELY = 20.0  # what was counted is good for so many times as long as counting took
 Look = Callable[[Queue], Awaitable[Seen]]
 
 
@@ -23,8 +24,9 @@ async def _look(queue: Queue) -> Seen:
 class Room:
     """What this process may add to a queue with a limit.
 
-    A count gives it permits, for a second: at most a twentieth of the limit, less what it let in whose end it has not
-    seen, as that may not be counted. So one process never passes the limit, and each further one by a twentieth.
+    A count gives it permits, for a second (longer if it took long): at most a twentieth of the limit, less what it let
+    in whose end it has not seen, as that may not be counted. So one process never passes the limit, and each further
+    one by a twentieth.
     """
 
     def __init__(self, look: Look = _look, clock: Clock = time.monotonic) -> None:
@@ -36,7 +38,8 @@ class Room:
         self._left = asyncio.Event()
 
     async def enter(self, queue: Queue) -> None:
-        """Take a permit; `leave` once the job is written. Raises Refused(429), the same for REFUSAL_S."""
+        """Take a permit; `leave` once the job is written. Raises Refused(429), the same for REFUSAL_S or, if counting
+        took long, until its Retry-After at most."""
         while not self._known():
             async with self._looking:
                 if not self._known():
@@ -61,12 +64,15 @@ class Room:
         asked, inside = self._clock(), self._inside
         self._permits = 0
         seen = await self._look(queue)
+        now = self._clock()
+        dear_s = RARELY * (now - asked)
         if seen.refusal:
-            self._refusal, self._refusal_ends = seen.refusal, self._clock() + REFUSAL_S
+            self._refusal = seen.refusal
+            self._refusal_ends = now + max(REFUSAL_S, min(dear_s, seen.refusal.retry_after_s))
             return
         block = max(1, queue.limit // 20)
         self._permits += min(queue.limit - seen.queued, block) - inside
-        self._permits_end = asked + TERMS_S
+        self._permits_end = now + max(TERMS_S, dear_s)
         if self._permits <= 0 and self._inside == inside:  # they are counted once they have left
             self._left.clear()
             await self._left.wait()

@@ -158,3 +158,43 @@ def test_a_flood_of_refused_submissions_counts_once_in_half_a_second() -> None:
         assert await submit(room, jobs, queue, lambda: asyncio.sleep(0))
 
     asyncio.run(main())
+
+
+def test_a_queue_that_takes_long_to_count_lets_in_and_is_counted_rarely() -> None:
+    """Longer than a count is good for: who waits for it must not have to count again."""
+
+    async def main() -> None:
+        now, queue = [0.0], Queue(of="tenant", id=1, limit=1_000_000, whose="T")
+        looks = 0
+
+        async def look(_: Queue) -> Seen:
+            nonlocal looks
+            looks += 1
+            now[0] += 2.0
+            await asyncio.sleep(0)
+            return Seen(queued=400_000)
+
+        room = Room(look, lambda: now[0])
+        for _ in range(300):
+            await room.enter(queue)
+            room.leave()
+            now[0] += 0.1
+        assert looks == 1
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_long_count_of_a_full_queue_refuses_no_longer_than_it_says() -> None:
+    async def main() -> None:
+        now, jobs, queue = [0.0], Jobs(), Queue(of="tenant", id=1, limit=2, whose="T")
+
+        async def look(of: Queue) -> Seen:
+            now[0] += 2.0
+            return await jobs.look(of)
+
+        room, jobs.queued = Room(look, lambda: now[0]), 2
+        assert not await submit(room, jobs, queue, lambda: asyncio.sleep(0))
+        now[0], jobs.queued = now[0] + FULL.retry_after_s, 1
+        assert await submit(room, jobs, queue, lambda: asyncio.sleep(0))
+
+    asyncio.run(asyncio.wait_for(main(), 20))
