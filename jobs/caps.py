@@ -27,15 +27,16 @@ def _monthly(owner: str, used: str, held: str) -> str:
 HANDS_OUT = f"""(e.mode IN ('open', 'draining')
    AND (e.max_running IS NULL OR ({_HELD} h.endpoint_id = e.id) < e.max_running))"""
 
-GRANT_MAY = f"(g.max_running IS NULL OR ({_HELD} h.id = g.id) < g.max_running)"
+GRANT_RUNS = f"({_HELD} h.id = g.id)"
+GRANT_MAY = f"(g.max_running IS NULL OR {GRANT_RUNS} < g.max_running)"
 
-TENANT_RUNS_LESS = f"(t.max_running IS NULL OR ({_HELD} h.tenant_id = t.id) < t.max_running)"
+TENANT_RUNS = f"({_HELD} h.tenant_id = t.id)"
 TENANT_HAS_LEFT = _monthly("t", "u.tenant_id = t.id", "h.tenant_id = t.id")
-TENANT_MAY = f"({TENANT_RUNS_LESS} AND {TENANT_HAS_LEFT})"
+TENANT_MAY = f"((t.max_running IS NULL OR {TENANT_RUNS} < t.max_running) AND {TENANT_HAS_LEFT})"
 
-KEY_RUNS_LESS = f"(k.max_running IS NULL OR ({_HELD_BY_KEY} i.api_key_id = k.id) < k.max_running)"
+KEY_RUNS = f"({_HELD_BY_KEY} i.api_key_id = k.id)"
 KEY_HAS_LEFT = _monthly("k", "u.tenant_id = k.tenant_id AND u.api_key_id = k.id", "i.api_key_id = k.id")
-KEY_MAY = f"({KEY_RUNS_LESS} AND {KEY_HAS_LEFT})"
+KEY_MAY = f"((k.max_running IS NULL OR {KEY_RUNS} < k.max_running) AND {KEY_HAS_LEFT})"
 
 
 def limits_something(row: str) -> str:

@@ -15,8 +15,9 @@ from jobs.ids import JobId, public_id
 from jobs.lifecycle import READ, no_job, own_grant
 from jobs.live import Key
 from jobs.models import Endpoint, Event, Grant, Job
+from jobs.sight import Queued
 from jobs.states import FINAL, State
-from jobs.waits import Queued, why
+from jobs.waits import why
 from storage.models import Bucket
 from storage.outputs import Signer
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from accounts import sql
+from accounts.keys import given_key
 from accounts.models import ApiKey, Tenant
-from jobs import history, news, waits
+from jobs import history, news, sight, waits
 from jobs.ids import JobId
 from jobs.loss import lose
 from jobs.models import Endpoint, Grant, Job
@@ -55,8 +56,11 @@ def test_a_worker_that_went_is_remembered(acme: Client) -> None:
 
 
 def test_a_worker_that_only_pings_is_starting(acme: Client) -> None:
+    job = acme.submit()
     acme.place.worker().ping()
-    assert reason(acme.submit())[0] == "worker_starting"
+    assert reason(job) == ("worker_starting", "A worker has come but takes no jobs yet.")
+    acme.place.worker("w2").ping()
+    assert reason(job) == ("worker_starting", "2 workers have come but take no jobs yet.")
 
 
 def test_an_idle_worker_takes_it_next(acme: Client) -> None:
@@ -78,7 +82,7 @@ def test_a_lost_worker_is_the_reason(acme: Client) -> None:
     worker = acme.place.worker()
     claimed = worker.take_one()
     lose(claimed.job, claimed.number, "test")
-    assert reason(job) == ("retry", "1 attempts of it came to nothing; it is at its old place in the queue.")
+    assert reason(job) == ("retry", "A worker lost it or gave it back once; it is at its old place in the queue.")
 
 
 @pytest.mark.parametrize("mode", ["paused", "closed"])
@@ -90,23 +94,27 @@ def test_a_paused_endpoint_tells_its_message(acme: Client, mode: str) -> None:
     assert told(job)["estimate_s"] is None
 
 
+def capped(client: Client, owner: str, most: int = 1) -> None:
+    rows: dict[str, Any] = {
+        "grant": Grant.all_tenants.filter(pk=client.grant.pk),
+        "tenant": Tenant.objects.filter(pk=client.tenant.pk),
+        "key": ApiKey.all_tenants.filter(tenant=client.tenant),
+        "endpoint": Endpoint.objects.filter(pk=client.place.endpoint.pk),
+    }
+    rows[owner].update(max_running=most)
+
+
 @pytest.mark.parametrize(
     ("owner", "text"),
     [
-        ("grant", "You run 1 jobs at a time on this endpoint."),
-        ("tenant", "Your account runs 1 jobs at a time."),
-        ("key", "The API key runs 1 jobs at a time."),
-        ("endpoint", "The endpoint runs 1 jobs at a time."),
+        ("grant", "You run 1 job at a time on this endpoint."),
+        ("tenant", "Your account runs 1 job at a time."),
+        ("key", "The API key runs 1 job at a time."),
+        ("endpoint", "The endpoint runs 1 job at a time."),
     ],
 )
 def test_a_cap_is_named(acme: Client, owner: str, text: str) -> None:
-    rows: dict[str, Any] = {
-        "grant": Grant.all_tenants.filter(pk=acme.grant.pk),
-        "tenant": Tenant.objects.filter(pk=acme.tenant.pk),
-        "key": ApiKey.all_tenants.filter(tenant=acme.tenant),
-        "endpoint": Endpoint.objects.filter(pk=acme.place.endpoint.pk),
-    }
-    rows[owner].update(max_running=1)
+    capped(acme, owner)
     acme.place.worker("w2").take()
     acme.submit()
     acme.place.worker("w1").take_one()
@@ -150,6 +158,49 @@ def test_the_estimate_is_the_work_ahead_by_the_workers(acme: Client, globex: Cli
     assert found["estimate_s"] in range(190, 211)
 
 
+@pytest.mark.parametrize("owner", ["grant", "tenant", "key", "endpoint"])
+def test_the_estimate_of_who_is_at_a_limit_is_by_that(acme: Client, owner: str) -> None:
+    """Workers that stand idle are no help: ten jobs of 10 s, one at a time."""
+    workers = [acme.place.worker(f"w{n}") for n in range(5)]
+    for worker in workers:
+        worker.take()
+    capped(acme, owner)
+    Grant.all_tenants.filter(pk=acme.grant.pk).update(job_ms=10_000)
+    acme.submit()
+    workers[0].take_one()
+    queue(acme, 9)
+    assert told(acme.submit())["estimate_s"] in range(90, 101)
+
+
+def test_the_estimate_of_a_limited_key_is_by_its_own_jobs(acme: Client) -> None:
+    """The tenant's other keys have none."""
+    acme.place.worker().take()
+    Grant.all_tenants.filter(pk=acme.grant.pk).update(job_ms=10_000)
+    queue(acme, 3)
+    acme.key = given_key(acme.new_key(max_running=1))
+    assert told(acme.submit())["estimate_s"] == 30
+    assert told(acme.submit())["estimate_s"] == 40
+
+
+@pytest.mark.parametrize("owner", ["grant", "tenant", "key", "endpoint"])
+def test_who_may_run_nothing_has_no_estimate(acme: Client, owner: str) -> None:
+    acme.place.worker().take()
+    capped(acme, owner, 0)
+    found = told(acme.submit())
+    assert (found["reason"], found["estimate_s"]) == ("limit", None)
+
+
+def test_low_priority_waits_for_others_and_nobody_for_it(acme: Client, globex: Client) -> None:
+    low = [globex.submit(policy={"lowPriority": True}) for _ in range(3)]
+    normal = [acme.submit() for _ in range(3)]
+    low.append(acme.submit(policy={"lowPriority": True}))
+    said = {job.uuid: told(job)["position"] for job in (*normal, *low)}
+    assert [said[job.uuid] for job in normal] == [1, 2, 3]
+    taken = [job.job for job in claim(acme.place.endpoint.pk, HOLDER, 7).jobs]
+    assert taken[:3] == [job.uuid for job in normal]
+    assert max(abs(said[job] - place) for place, job in enumerate(taken, 1)) <= 1
+
+
 def test_nothing_of_another_tenant_is_told_but_numbers(acme: Client, globex: Client) -> None:
     queue(globex, 3)
     assert globex.tenant.name not in str(told(acme.submit()))
@@ -163,10 +214,10 @@ def test_a_place_in_a_long_queue_is_told_from_samples(acme: Client) -> None:
 
 
 def test_what_cannot_be_told_is_left_out(acme: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: int) -> waits.Sight:
+    def broken(_: int) -> sight.Sight:
         raise RuntimeError("no view")
 
-    monkeypatch.setattr(waits, "_see", broken)
+    monkeypatch.setattr(waits, "see", broken)
     job = acme.submit()
     assert "queue" not in history.status(acme.key, acme.place.name, job).fields()
 
@@ -174,8 +225,8 @@ def test_what_cannot_be_told_is_left_out(acme: Client, monkeypatch: pytest.Monke
 def test_one_look_serves_all_who_ask_within_a_second(acme: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waits, "FRESH_S", 60.0)
     looks: list[int] = []
-    see = waits._see
-    monkeypatch.setattr(waits, "_see", lambda endpoint: looks.append(endpoint) or see(endpoint))
+    see = waits.see
+    monkeypatch.setattr(waits, "see", lambda endpoint: looks.append(endpoint) or see(endpoint))
     jobs = [acme.submit() for _ in range(5)]
     begun = time.monotonic()
     for job in jobs:
