@@ -1,4 +1,4 @@
-"""Rules 13, 14, 18 for waiters of every kind at once: a lost LISTEN, SIGTERM and their number leave none without answer."""
+"""Rules 13, 14, 18 for waiters of every kind: a lost LISTEN, SIGTERM and their number leave none without answer."""
 
 import http.client
 import json
