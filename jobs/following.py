@@ -13,8 +13,9 @@ from jobs import history
 from jobs.ids import JobId, public_id
 from jobs.lifecycle import READ
 from jobs.models.job import Event
+from jobs.sight import Queued
 from jobs.states import State
-from jobs.waits import Queued, why
+from jobs.waits import why
 
 LINES = 500  # of the timeline in one read
 MOST_BYTES = 64 * 1024  # of a progress; a stock worker may send any JSON

@@ -139,9 +139,7 @@ HEADS = f"""
      WHERE k.tenant_id = g.tenant_id AND {KEY_MAY}
     UNION ALL ({_HEAD.format(key="j.api_key_id IS NULL")})"""
 
-PLACE = (
-    """FROM jobs_grant g JOIN accounts_tenant t ON t.id = g.tenant_id JOIN jobs_endpoint e ON e.id = g.endpoint_id"""
-)
+PLACE = "FROM jobs_grant g JOIN accounts_tenant t ON t.id = g.tenant_id JOIN jobs_endpoint e ON e.id = g.endpoint_id"
 TO_LOCK = f"""g.id, CASE WHEN {limits_something("t")} OR EXISTS (
        SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")}) THEN t.id END AS tenant_id,
        e.max_running IS NOT NULL AS capped"""
@@ -178,11 +176,9 @@ def _pick(endpoint_id: int, passed: list[int], least: int) -> tuple[bool, Found 
     if (row := sql.first(TURN, params)) is None:
         return False, None
     *_, clock, free = row
-    found = row[:3] if free else sql.first(FREE, params)
-    if found is None:
+    if (found := row[:3] if free else sql.first(FREE, params)) is None:
         return True, None
-    grant, tenant_id, capped = found
-    return True, Found(grant=grant, tenant_id=tenant_id, capped=capped, turn=clock)
+    return True, Found(grant=found[0], tenant_id=found[1], capped=found[2], turn=clock)
 
 
 # Among the first jobs of the first grants, in place of the first of all: no job is passed more than MOST_SKIPPED times,
