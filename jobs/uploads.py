@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -14,7 +15,7 @@ from accounts.errors import Refused
 from accounts.sealed import SealBroken, Sealed
 from jobs.ids import AttemptId
 from jobs.models import Payload
-from storage import assets
+from storage import assets, objects
 from storage.models import Blob, Bucket, Hold
 from storage.objects import Wanted
 from storage.outputs import open_slots, place_of
@@ -44,8 +45,9 @@ SELECT j.tenant_id, j.bucket_id, p.request_bucket
  WHERE a.job_id = %s AND a.number = %s AND a.ended_at IS NULL"""
 
 
-def slots(attempt: AttemptId, uploads: Sequence[Upload]) -> list[Slot] | None:
-    """A signed PUT for each file; None if the attempt is no longer current. Refused(503): a bucket of no use."""
+def slots(attempt: AttemptId, uploads: Sequence[Upload], *, parts: bool = False) -> list[Slot] | None:
+    """A slot for each file, of large ones in `parts` if the worker can; None if the attempt is no longer current.
+    Refused(503): a bucket of no use."""
     with transaction.atomic():
         row = sql.first(CURRENT, [attempt.job, attempt.number])
         if row is None:
@@ -53,17 +55,41 @@ def slots(attempt: AttemptId, uploads: Sequence[Upload]) -> list[Slot] | None:
         tenant_id, bucket_id, request = row
         bucket = Bucket.all_tenants.get(pk=bucket_id) if bucket_id else None
         try:
-            return open_slots(tenant_id, attempt.job, attempt.number, bucket, request and Sealed(request), uploads)
+            own = request and Sealed(request)
+            return open_slots(tenant_id, attempt.job, attempt.number, bucket, own, uploads, parts)
         except (SealBroken, BucketRefused) as error:
             raise Refused(503, "bucket_unusable", f"The job's bucket: {error}.", retry_after_s=5) from error
 
 
 def wanted(attempt: AttemptId, ids: Sequence[UUID]) -> list[Wanted] | None:
-    """Where S3 is to be asked for these slots' files; None if the attempt is no longer current."""
+    """How S3 is to be asked about these slots' files; None if the attempt is no longer current."""
     if sql.first(CURRENT, [attempt.job, attempt.number]) is None:
         return None
     found = Blob.all_tenants.filter(id__in=ids, job_id=attempt.job, attempt=attempt.number).select_related("bucket")
-    return [Wanted(id=blob.pk, place=_reached_if_at_all(blob), key=blob.key, bytes=blob.bytes) for blob in found]
+    return [_wanted(blob) for blob in found]
+
+
+def _wanted(blob: Blob) -> Wanted:
+    return Wanted(
+        id=blob.pk,
+        place=_reached_if_at_all(blob),
+        key=blob.key,
+        bytes=blob.bytes,
+        content_type=blob.content_type,
+        part_bytes=blob.part_bytes,
+        upload_id=blob.upload_id,
+    )
+
+
+def begun(wanted: Wanted, upload_id: str) -> Wanted:
+    """Its upload in parts has this id, unless somebody else was first."""
+    mine = "UPDATE storage_blob SET upload_id = %s WHERE id = %s AND upload_id = ''"
+    sql.run(mine, [upload_id, wanted.id])
+    return replace(wanted, upload_id=sql.one("SELECT upload_id FROM storage_blob WHERE id = %s", [wanted.id])[0])
+
+
+def begin_anew(wanted: Wanted) -> None:
+    sql.run("UPDATE storage_blob SET upload_id = '' WHERE id = %s", [wanted.id])
 
 
 def mark_stored(ids: Sequence[UUID]) -> None:
@@ -96,6 +122,8 @@ def discard(batch: int = 200) -> int:
     for blob in assets.dying(batch):
         try:
             if place := _reached_from_here(blob):
+                if blob.upload_id and blob.stored_at is None:
+                    objects.abort(place, blob.key, blob.upload_id)
                 delete_objects(place, [blob.key])
             gone.append(blob.pk)
         except (BotoCoreError, ClientError, SealBroken, BucketRefused) as error:

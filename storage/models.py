@@ -137,6 +137,8 @@ class Blob(Owned):
     job_id = models.UUIDField(null=True, editable=False)  # no foreign key: storage does not know jobs
     attempt = models.IntegerField(default=0, editable=False)
     state = models.CharField(max_length=7, choices=State, default=State.PENDING)
+    part_bytes = models.BigIntegerField(db_default=0, editable=False, help_text="0: put as a whole.")
+    upload_id = models.TextField(db_default="", editable=False, help_text="Of the multipart upload, once it has begun.")
     stored_at = models.DateTimeField(null=True, help_text="When Hearth found it in S3, whole.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     tried_at = models.DateTimeField(null=True, editable=False, help_text="When its object could not be deleted.")

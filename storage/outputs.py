@@ -39,9 +39,16 @@ def key_of(place: Place, tenant_id: UUID, job: UUID, number: int, name: str) -> 
 
 
 def open_slots(
-    tenant_id: UUID, job: UUID, number: int, bucket: Bucket | None, request: Sealed | None, uploads: Sequence[Upload]
+    tenant_id: UUID,
+    job: UUID,
+    number: int,
+    bucket: Bucket | None,
+    request: Sealed | None,
+    uploads: Sequence[Upload],
+    parts: bool,
 ) -> list[Slot]:
-    """A signed PUT for each file; each is a PENDING blob until the attempt ends."""
+    """A signed PUT for each file; large ones go in parts, if the worker can. Each is a PENDING blob until the attempt
+    ends."""
     place = place_of(bucket, request)
     blobs = [
         Blob(
@@ -53,6 +60,7 @@ def open_slots(
             bytes=upload.bytes,
             sha256=upload.sha256,
             content_type=upload.content_type,
+            part_bytes=part_bytes(upload.bytes) if parts else 0,
             job_id=job,
             attempt=number,
         )
@@ -62,9 +70,23 @@ def open_slots(
     return [_slot(place, blob) for blob in blobs]
 
 
+MIB, MOST_PARTS = 1024**2, 1000
+
+
+def part_bytes(size: int) -> int:
+    """How large the parts of such a file are; 0: it is put as a whole."""
+    if size <= 4 * settings.UPLOAD_PART_BYTES:
+        return 0
+    return max(int(settings.UPLOAD_PART_BYTES), -(-size // (MOST_PARTS * MIB)) * MIB)
+
+
 def _slot(place: Place, blob: Blob) -> Slot:
-    url, headers = sign_put(place, blob.key, content_type=blob.content_type, size=blob.bytes)
-    return Slot(id=str(blob.id), key=blob.key, url=url, headers=headers, trusted=place.trusted)
+    if blob.part_bytes:
+        put: tuple[str, dict[str, str]] = "", {}
+    else:
+        put = sign_put(place, blob.key, content_type=blob.content_type, size=blob.bytes)
+    about: dict[str, Any] = {"trusted": place.trusted, "part_bytes": blob.part_bytes}
+    return Slot(id=str(blob.id), key=blob.key, url=put[0], headers=put[1], **about)
 
 
 class NotLookedAt(Exception):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker import s3
+
 Nodes = dict[str, list[dict[str, str]]]
 
 
@@ -23,7 +25,7 @@ CODES: Mapping[str, Code] = {
     "interrupted": Code(),
     "out_of_memory": Code(),
     "output_missing": Code(),
-    "upload_failed": Code(),
+    **dict.fromkeys(s3.KINDS, Code()),
     "worker_error": Code(),
     "comfyui_unreachable": Code(elsewhere=True, replace=True),
     "comfyui_crashed": Code(elsewhere=True, replace=True),

@@ -69,8 +69,8 @@ class OutputFile:
     def asset(self, *, id: str, key: str | None) -> Asset:
         return Asset(id=id, key=key, subfolder=self.subfolder, **self._described())
 
-    def failed(self, reason: str) -> JobError:
-        return JobError(f"{self.name} of node {self.node} could not be uploaded: {reason}", "upload_failed")
+    def failed(self, reason: str, code: str = "upload_failed") -> JobError:
+        return JobError(f"{self.name} of node {self.node} could not be uploaded: {reason}", code)
 
     def _described(self) -> dict[str, Any]:
         return {

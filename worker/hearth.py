@@ -4,14 +4,14 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
 
-from worker.wire import HEARTH_FIELD, Found, Slot, Upload
+from worker.wire import HEARTH_FIELD, Found, Part, Slot, Upload
 
-CALL_S = 15
+CALL_S, COMPLETE_S = 15, 90  # S3 takes its time to make one file of many parts
 T = TypeVar("T")
 
 
@@ -37,13 +37,27 @@ class Hearth:
 
     async def uploads(self, files: Sequence[Upload]) -> list[Slot]:
         """A slot for each file, in the same order."""
-        answer = await self._call("uploads", {"files": [dataclasses.asdict(file) for file in files]})
+        listed = [dataclasses.asdict(file) for file in files]
+        answer = await self._call("uploads", {"files": listed, "parts": True})
         return _each(Slot, answer["uploads"], len(files))
 
     async def stored(self, ids: Sequence[str]) -> list[Found]:
         """What S3 has of these slots' files, in the same order."""
         answer = await self._call("stored", {"ids": list(ids)})
         return _each(Found, answer["stored"], len(ids))
+
+    async def parts(self, id: str, numbers: Sequence[int]) -> list[Part] | Found:
+        """Where to put these parts of a slot's file; a Found, if S3 did not let Hearth begin the upload."""
+        answer = await self._call("parts", {"id": id, "numbers": list(numbers)})
+        if fault := answer.get("fault"):
+            return _each(Found, [fault], 1)[0]
+        return _each(Part, answer["parts"], len(numbers))
+
+    async def complete(self, id: str, etags: Mapping[int, str]) -> Found:
+        """All parts are in S3: make them one file."""
+        parts = [{"number": number, "etag": etags[number]} for number in sorted(etags)]
+        answer = await self._call("complete", {"id": id, "parts": parts}, call_s=COMPLETE_S)
+        return _each(Found, [answer["found"]], 1)[0]
 
     async def hand_back(self, reason: str, code: str, within_s: float | None = None) -> None:
         """Another worker shall have the job."""
@@ -53,13 +67,15 @@ class Hearth:
         """This worker still runs it, though it no longer polls; NotOurs: it shall stop."""
         await self._call("alive", {}, within_s=0)
 
-    async def _call(self, verb: str, body: dict[str, Any], within_s: float | None = None) -> dict[str, Any]:
-        """Tried again while Hearth is away, for within_s, usually retry_s."""
+    async def _call(
+        self, verb: str, body: dict[str, Any], within_s: float | None = None, call_s: float = CALL_S
+    ) -> dict[str, Any]:
+        """Tried again while Hearth is away, for within_s, usually retry_s; an answer may take call_s."""
         retry_s = self._retry_s if within_s is None else within_s
         deadline = time.monotonic() + retry_s
         pause = 0.2
         while True:
-            status, answer, why = await self._once(verb, body)
+            status, answer, why = await self._once(verb, body, call_s)
             if status == 200:
                 return answer
             if status is not None and status < 500 and status not in (408, 429):
@@ -69,10 +85,10 @@ class Hearth:
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
 
-    async def _once(self, verb: str, body: dict[str, Any]) -> tuple[int | None, dict[str, Any], str]:
+    async def _once(self, verb: str, body: dict[str, Any], call_s: float) -> tuple[int | None, dict[str, Any], str]:
         """(status or None, the JSON of a 200, what happened); no exception's text, which could hold the URL."""
         try:
-            async with asyncio.timeout(CALL_S), self._session.post(f"{self._base}/{verb}", json=body) as response:
+            async with asyncio.timeout(call_s), self._session.post(f"{self._base}/{verb}", json=body) as response:
                 text = await response.text()
                 if response.status == 200:
                     return 200, json.loads(text or "{}"), "HTTP 200"

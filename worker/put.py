@@ -1,96 +1,120 @@
-"""One presigned PUT: exactly the headers that were signed, tried again where that can help, guarded where the
-address came from a tenant."""
+"""Presigned PUTs: exactly the headers that were signed, tried again where that can help, guarded where the address came
+from a tenant."""
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from worker.files import OutputFile
+from worker import s3
 from worker.guard import connector
-from worker.wire import Slot, UrlRefused, check_url, type_of_network
+from worker.s3 import S3Fault
+from worker.spool import Spool
+from worker.wire import UrlRefused, check_url, type_of_network
 
-TRIES = 3
+T = TypeVar("T")
+TRIES, PAUSE_S = 3, 0.5
 CHUNK_BYTES = 256 * 1024
-SLOWEST_BYTES_A_SECOND = 100_000
+LONGEST_S, SLOWEST_BYTES_A_SECOND = 60, 100_000
 SKIPPED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
-class PutFailed(Exception):
-    """S3 did not take the file. expired: it refused the signature (403), so a new slot may help."""
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """size bytes of a file, from offset on."""
 
-    def __init__(self, reason: str, *, expired: bool = False) -> None:
-        super().__init__(reason)
-        self.expired = expired
+    body: Spool
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signed:
+    """A presigned PUT. trusted: of the operator's bucket."""
+
+    url: str
+    headers: dict[str, str]
+    trusted: bool
 
 
 class Putter:
     """Holds the two sessions: for the operator's bucket, and for addresses from tenants."""
 
     def __init__(self, allowed: Iterable[type_of_network], patience_s: float) -> None:
-        """patience_s: so long the operator's S3 may be away; a tenant's gets TRIES."""
+        """patience_s: so long S3 may be away; a tenant's, from when the first of all files failed there, so that jobs
+        which wait for one tenant's S3 do not take up the worker."""
         self._allowed = tuple(allowed)
         self._patience_s = patience_s
         self._trusted = aiohttp.ClientSession()
         self._guarded = aiohttp.ClientSession(connector=connector(self._allowed))
+        self._failing: dict[str, tuple[float, float]] = {}  # when the first and the last file failed at that host
 
     async def close(self) -> None:
         await self._trusted.close()
         await self._guarded.close()
 
-    async def put(self, file: OutputFile, slot: Slot) -> None:
-        """PutFailed says what S3 answered at last."""
-        pause, tries = 0.5, 0
-        until = time.monotonic() + (self._patience_s if slot.trusted else 0)
+    async def put(self, piece: Piece, to: Signed) -> str:
+        """The ETag. S3Fault says what S3 answered at last."""
+        return await self.patiently(lambda: self._once(piece, to), "" if to.trusted else URL(to.url).host or "")
+
+    async def patiently(self, do: Callable[[], Awaitable[T]], tenants_host: str = "") -> T:
+        """What comes of it; on an S3Fault that may pass, tried again. tenants_host: "" for one whose patience begins
+        now."""
+        pause, tries, began = PAUSE_S, 0, time.monotonic()
         while True:
             tries += 1
             try:
-                await self._once(file, slot)
-                break
-            except UrlRefused as error:
-                raise PutFailed(f"the bucket's address is refused: {error}") from error
-            except (aiohttp.ClientError, TimeoutError, _Again) as error:
-                if tries >= TRIES and time.monotonic() + pause > until:
-                    raise PutFailed(f"{_told(error)}, tried {tries} times") from error
+                done = await do()
+            except S3Fault as fault:
+                if tenants_host:
+                    began = self._failing_since(tenants_host)
+                is_over = tries >= TRIES and time.monotonic() + pause > began + self._patience_s
+                if is_over or not fault.again:
+                    raise
+            else:
+                self._failing.pop(tenants_host, None)
+                return done
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
 
-    async def _once(self, file: OutputFile, slot: Slot) -> None:
-        if not slot.trusted:
-            check_url(slot.url, self._allowed)
-        headers = CIMultiDict(slot.headers)
-        headers["Content-Length"] = str(file.size)
-        request = (self._trusted if slot.trusted else self._guarded).put(
-            URL(slot.url, encoded=True),  # yarl would quote it anew, and the signature would not match
-            data=_chunks(file),
+    def _failing_since(self, host: str) -> float:
+        now = time.monotonic()
+        first, last = self._failing.get(host, (now, now))
+        self._failing[host] = (first if now - last <= self._patience_s else now, now)
+        return self._failing[host][0]
+
+    async def _once(self, piece: Piece, to: Signed) -> str:
+        try:
+            if not to.trusted:
+                check_url(to.url, self._allowed)
+            return await self._send(piece, to)
+        except (aiohttp.ClientError, TimeoutError, UrlRefused) as error:
+            raise s3.of_exception(error) from error
+
+    async def _send(self, piece: Piece, to: Signed) -> str:
+        headers = CIMultiDict(to.headers)
+        headers["Content-Length"] = str(piece.size)
+        request = (self._trusted if to.trusted else self._guarded).put(
+            URL(to.url, encoded=True),  # yarl would quote it anew, and the signature would not match
+            data=_chunks(piece),
             headers=headers,
             skip_auto_headers=SKIPPED,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=60 + file.size / SLOWEST_BYTES_A_SECOND, sock_connect=15),
+            timeout=aiohttp.ClientTimeout(total=LONGEST_S + piece.size / SLOWEST_BYTES_A_SECOND, sock_connect=15),
         )
         async with request as response:
             if 200 <= response.status < 300:
-                return
+                return response.headers.get("ETag", "")
             body = (await response.content.read(4096)).decode(errors="replace")
-        code = re.search(r"<Code>([^<]{1,80})</Code>", body)
-        reason = f"S3 answered {response.status} {code[1] if code else response.reason}"
-        if response.status >= 500 or response.status == 429:
-            raise _Again(reason)
-        raise PutFailed(reason, expired=response.status == 403)
+        raise s3.of_answer(response.status, response.reason or "", body, response.headers)
 
 
-class _Again(Exception):
-    """S3 is unwell: the same PUT may work a moment later."""
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, _Again) else f"no connection to S3 ({type(error).__name__})"
-
-
-async def _chunks(file: OutputFile) -> AsyncIterator[bytes]:
-    for offset in range(0, file.size, CHUNK_BYTES):
-        yield file.body.read_at(offset, CHUNK_BYTES)
+async def _chunks(piece: Piece) -> AsyncIterator[bytes]:
+    end = piece.offset + piece.size
+    for at in range(piece.offset, end, CHUNK_BYTES):
+        yield piece.body.read_at(at, min(CHUNK_BYTES, end - at))

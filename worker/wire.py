@@ -2,7 +2,12 @@
 
 The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth = {"url": …, "token": …}`:
     POST {url}/hooks/worker/{token}/started     {}                        200 {} run it · 409 do not run it
-    POST {url}/hooks/worker/{token}/uploads     {"files": [Upload…]}      200 {"uploads": [Slot…]} in that order · 409
+    POST {url}/hooks/worker/{token}/uploads     {"files": [Upload…],      200 {"uploads": [Slot…]} in that order · 409
+                                                 "parts": true}           parts: this worker can send files in parts
+    POST {url}/hooks/worker/{token}/parts       {"id", "numbers": [int…]} 200 {"parts": [Part…]} in that order, or
+                                                                          {"fault": Found}: S3 let nobody begin · 409
+    POST {url}/hooks/worker/{token}/complete    {"id", "parts":           200 {"found": Found}; there false: begin anew
+                                                 [{"number", "etag"}…]}   · 409
     POST {url}/hooks/worker/{token}/stored      {"ids": [Slot.id…]}       200 {"stored": [Found…]} in that order · 409
     POST {url}/hooks/worker/{token}/hand-back   {"reason": str, "code"}   200 {}; code: a word, of worker/errors.py or
                                                                           "shutdown"
@@ -39,6 +44,8 @@ class Slot:
     """Where to put an Upload: one PUT of the bytes to `url` with exactly `headers`, within 15 minutes.
 
     trusted: the bucket is the operator's; else the address came from a tenant and must pass `check_address`.
+    part_bytes: above 0 the file is put in parts of so many bytes, the last of what is left; their URLs are asked for by
+    their numbers, from 1 on, and `url` is "".
     """
 
     id: str
@@ -46,6 +53,16 @@ class Slot:
     url: str
     headers: dict[str, str]
     trusted: bool
+    part_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Where to put one part of a slot's file, as a Slot says it."""
+
+    number: int
+    url: str
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,12 @@ from jobs.wire.answers import answer
 from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
 from jobs.workers import printable
-from worker.wire import Upload
+from storage.outputs import MOST_PARTS
+from worker.wire import Found, Upload
 
 MAX_BODY_BYTES = 4 * 1024**2
 MAX_FILES = 5_000
-MAX_FILE_BYTES = 5 * 1024**3  # of one PUT to S3
+MAX_BYTES, MAX_BYTES_IN_PARTS = 5 * 1024**3, 4 * 1024**4  # of one PUT to S3; of MOST_PARTS of them, roughly
 CONTENT_TYPE, SHA256, CODE = re.compile("[ -~]{1,200}"), re.compile("[0-9a-f]{64}"), re.compile("[A-Za-z_]{0,50}")
 
 
@@ -33,8 +34,9 @@ async def started(request: Request) -> Response:
 
 async def open_uploads(request: Request) -> Response:
     attempt = _attempt(request)
-    given = _uploads(parse_request(await read_body(request, MAX_BODY_BYTES)))
-    slots = await verb(uploads.slots, attempt, given)
+    given = parse_request(await read_body(request, MAX_BODY_BYTES))
+    parts = "parts" in given.values and given.values["parts"].value is True
+    slots = await verb(uploads.slots, attempt, _uploads(given, MAX_BYTES_IN_PARTS if parts else MAX_BYTES), parts=parts)
     if slots is None:
         raise _not_current()
     return answer({"uploads": [asdict(slot) for slot in slots]})
@@ -47,6 +49,27 @@ async def look(request: Request) -> Response:
     if found is None:
         raise _not_current()
     return answer({"stored": [asdict(one) for one in found]})
+
+
+async def part_urls(request: Request) -> Response:
+    attempt = _attempt(request)
+    given = parse_request(await read_body(request, MAX_BODY_BYTES))
+    numbers = given.values["numbers"].value if "numbers" in given.values else None
+    if not isinstance(numbers, list) or len(numbers) > MOST_PARTS or not all(type(n) is int and n > 0 for n in numbers):
+        raise bad_request(f"`numbers` must be a list of at most {MOST_PARTS} numbers of parts, from 1 on.")
+    parts = await stored.part_urls(attempt, _id(given), numbers)
+    if parts is None:
+        raise _not_current()
+    return answer({"fault": asdict(parts)} if isinstance(parts, Found) else {"parts": [asdict(part) for part in parts]})
+
+
+async def complete(request: Request) -> Response:
+    attempt = _attempt(request)
+    given = parse_request(await read_body(request, MAX_BODY_BYTES))
+    found = await stored.complete(attempt, _id(given), _etags(given))
+    if found is None:
+        raise _not_current()
+    return answer({"found": asdict(found)})
 
 
 async def hand_back(request: Request) -> Response:
@@ -77,11 +100,32 @@ def _not_current() -> Refused:
     return Refused(409, "not_current", "This attempt has ended: do not run it.")
 
 
-def _uploads(parts: Parts) -> list[Upload]:
+def _uploads(parts: Parts, max_bytes: int) -> list[Upload]:
     files = parts.values["files"].value if "files" in parts.values else None
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise bad_request(f"`files` must be a list of at most {MAX_FILES}.")
-    return [_upload(file) for file in files]
+    return [_upload(file, max_bytes) for file in files]
+
+
+def _id(parts: Parts) -> UUID:
+    try:
+        return UUID(parts.values["id"].value)
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise bad_request("`id` must be the id of a slot.") from error
+
+
+def _etags(parts: Parts) -> dict[int, str]:
+    listed = parts.values["parts"].value if "parts" in parts.values else None
+    wanted = f"`parts` must be a list of 1 to {MOST_PARTS} objects with `number` and `etag`."
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_PARTS:
+        raise bad_request(wanted)
+    try:
+        etags = {part["number"]: part["etag"] for part in listed}
+    except (TypeError, KeyError) as error:
+        raise bad_request(wanted) from error
+    if not all(type(number) is int and isinstance(etag, str) and len(etag) <= 300 for number, etag in etags.items()):
+        raise bad_request(wanted)
+    return etags
 
 
 def _ids(parts: Parts) -> list[UUID]:
@@ -94,7 +138,7 @@ def _ids(parts: Parts) -> list[UUID]:
     raise bad_request(f"`ids` must be a list of at most {MAX_FILES} ids of slots.")
 
 
-def _upload(file: Any) -> Upload:
+def _upload(file: Any, max_bytes: int) -> Upload:
     try:
         texts = {name: file[name] for name in ("name", "content_type", "sha256", "node", "kind")}
         size = file["bytes"]
@@ -107,8 +151,8 @@ def _upload(file: Any) -> Upload:
         raise bad_request("`content_type` of a file must be 1 to 200 printable ASCII characters.")
     if not SHA256.fullmatch(texts["sha256"]):
         raise bad_request("`sha256` of a file must be 64 hex digits, in lower case.")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_FILE_BYTES:
-        raise bad_request(f"`bytes` of a file must be 0 to {MAX_FILE_BYTES}.")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= max_bytes:
+        raise bad_request(f"`bytes` of a file must be 0 to {max_bytes}.")
     return Upload(bytes=size, **texts)
 
 
@@ -116,6 +160,8 @@ ROUTES = [
     Route("/worker/{token}/started", started, methods=["POST"]),
     Route("/worker/{token}/uploads", open_uploads, methods=["POST"]),
     Route("/worker/{token}/stored", look, methods=["POST"]),
+    Route("/worker/{token}/parts", part_urls, methods=["POST"]),
+    Route("/worker/{token}/complete", complete, methods=["POST"]),
     Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),
     Route("/worker/{token}/alive", alive, methods=["POST"]),
 ]

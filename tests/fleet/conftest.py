@@ -42,13 +42,15 @@ def child(name: str, argv: list[str], env: dict[str, str], **part: Any) -> Child
 
 @pytest.fixture(scope="session")
 def quick(database: str) -> Iterator[str]:
-    """The URL of a web process whose polls are held for HOLD_S, and which takes outputs of OUTPUT_MAX_BYTES."""
+    """The URL of a web process whose polls are held for HOLD_S, which takes outputs of OUTPUT_MAX_BYTES, and files of
+    more than 20 MiB in parts of 5 MiB."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         host, port = listener.getsockname()
         env = {
             "HEARTH_URL": f"http://{host}:{port}",
             "HEARTH_POLL_HOLD_S": str(HOLD_S),
             "HEARTH_OUTPUT_MAX_BYTES": str(OUTPUT_MAX_BYTES),
+            "HEARTH_UPLOAD_PART_MIB": "5",
             "HEARTH_LISTEN_FD": str(listener.fileno()),
         }
         fds = (listener.fileno(),)

@@ -140,7 +140,7 @@ async def test_a_file_that_s3_refuses_for_good_is_named_and_the_rest_is_kept() -
     async with saves("a.png", "b.png") as comfy, FakeHearth() as hearth:
         hearth.statuses["put a.png"] = [403, 403]
         result = await run(comfy, hearth)
-    assert result["code"] == "upload_failed"
+    assert result["code"] == "upload_refused"
     assert "a.png of node 2" in result["error"]
     assert "S3 answered 403 NoLuck" in result["error"]
     assert [asset["name"] for asset in result["assets"]] == ["b.png"]
