@@ -1,4 +1,4 @@
-"""A short `make chaos`: two ComfyUIs, a worker by SIGTERM and one by kill -9, web and PostgreSQL are killed."""
+"""A short `make chaos`: a worker by kill -9, the deliverer, tasks and PostgreSQL are killed or ended."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from hearth.local.instance import ROOT
 from tests.chaos.plan import Size, make
 
 SEED, SIZE = 182, Size(jobs=60, tenants=4, workers=2, seconds=18)
-FALLEN = {"kill comfyui": 2, "term worker": 1, "kill group worker": 1, "kill web": 1, "kill postgres": 1}
+FALLEN = {"term deliverer": 1, "kill group worker": 1, "kill tasks": 1, "kill backend postgres": 1, "kill postgres": 1}
 
 
 def test_the_short_runs_seed_has_the_faults_that_matter_most() -> None:
