@@ -97,7 +97,7 @@ def _shared_ms(sight: Sight, ahead: dict[int, int]) -> float:
 
 def _own_ms(job: Queued, sight: Sight, line: Line, limits: Limits) -> float:
     """Until its owner may run it."""
-    own = min(line.rank(job), limits.queued)
+    own = max(0, min(line.rank(job), limits.queued - 1))
     if limits.most is None or own < limits.most - limits.running:
         return 0
     job_ms = sight.shares[job.grant_id].job_ms if job.grant_id in sight.shares else 0
