@@ -28,6 +28,12 @@ class Refused(Exception):
         body: dict[str, Any] = {"error": self.error, "code": self.code}
         return body | {"nodes": self.nodes} if self.nodes else body
 
+    def all_headers(self) -> dict[str, str]:
+        """`headers`, and those that its status and retry_after_s ask for."""
+        more = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
+        more |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return self.headers | more
+
 
 def bad_request(error: str, code: str = "bad_request") -> Refused:
     return Refused(400, code, error)
@@ -35,3 +41,7 @@ def bad_request(error: str, code: str = "bad_request") -> Refused:
 
 def not_found(error: str) -> Refused:
     return Refused(404, "not_found", error)
+
+
+def database_away() -> Refused:
+    return Refused(503, "unavailable", "The database is away. Try again.", retry_after_s=2)

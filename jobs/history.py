@@ -19,9 +19,7 @@ from jobs.sight import Queued
 from jobs.states import FINAL, State
 from jobs.waits import why
 from storage.models import Bucket
-from storage.outputs import Signer
-
-signer = Signer()
+from storage.outputs import signer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,8 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, uuid_in
 from accounts.sealed import Sealed
 from storage.models import Asset, Blob, Bucket
-from storage.outputs import Signer
+from storage.outputs import signer
 
-signer = Signer()
 STATES: Labels = {Blob.State.PENDING: "warning", Blob.State.KEPT: "success", Blob.State.DYING: "danger"}
 
 

@@ -238,7 +238,3 @@ def dying(most: int) -> QuerySet[Blob]:
     old = Now() - settings.UPLOAD_URL_LIFETIME - SLACK
     found = Blob.all_tenants.filter(state=Blob.State.DYING, created_at__lt=old).select_related("bucket")
     return found.order_by(F("tried_at").asc(nulls_first=True), "id")[:most]
-
-
-def expiring(most: int) -> QuerySet[Asset]:
-    return Asset.all_tenants.filter(expires_at__lte=Now()).order_by("expires_at")[:most]

@@ -192,7 +192,7 @@ class Asset(Owned):
     duration_ms = models.BigIntegerField(null=True, help_text="Of films and sounds.")
     url = models.TextField(blank=True, editable=False, help_text="Signed once, for files in a request's own bucket.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: as its tenant's files do.")
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
 
     class Meta:
         indexes = [

@@ -204,3 +204,6 @@ class Signer:
         url = sign_get(place_of(bucket, None), key, life)
         self._kept[name] = (url, now + life / 2)
         return url
+
+
+signer = Signer()  # of this process

@@ -140,7 +140,7 @@ class Uploads:
     async def _complete(self, sending: Sending) -> Found:
         async def ask() -> Found:
             found = await self._hearth.complete(sending.slot.id, sending.etags)
-            if found.there is None and found.status not in (401, 403):
+            if found.there is None and not found.untold:
                 raise s3.of_hearths(found.status, found.code)
             return found
 

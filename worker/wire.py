@@ -75,6 +75,11 @@ class Found:
     status: int = 0
     code: str = ""
 
+    @property
+    def untold(self) -> bool:
+        """S3 may not tell, as of a bucket to write only: asking again changes nothing."""
+        return self.there is None and self.status in (401, 403)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:

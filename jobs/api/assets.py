@@ -23,13 +23,12 @@ from jobs.ids import parse_job_id, public_id
 from jobs.models import Job
 from storage import assets
 from storage.models import Asset
-from storage.outputs import Signer
+from storage.outputs import signer
 
 LIVES_S = (60, 10 * 365 * 24 * 3600)
 CONTENT_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 NO_TYPE, FORM = "application/octet-stream", "application/x-www-form-urlencoded"
 IN_MEMORY_BYTES = CHUNK_BYTES = 1024**2
-signer = Signer()
 
 
 class Raw(BaseParser):  # type: ignore[misc]

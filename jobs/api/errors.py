@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import Refused, bad_request, not_found
+from accounts.errors import Refused, bad_request, database_away, not_found
 
 log = logging.getLogger("hearth.web")
 CODES: dict[type[Exception], str] = {
@@ -29,11 +29,7 @@ def answer(error: Exception, context: dict[str, Any]) -> Response:
     refused = _refusal(error, context["request"])
     if refused.status == 500:
         log.error("%s %s failed", context["request"].method, context["request"].path, exc_info=error)
-    headers = dict(refused.headers)
-    if refused.retry_after_s:
-        headers["Retry-After"] = str(refused.retry_after_s)
-    if refused.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+    headers = refused.all_headers()
     if isinstance(error, exceptions.MethodNotAllowed):
         headers["Allow"] = ", ".join(context["view"].allowed_methods)
     return Response(refused.body(), refused.status, headers=headers)
@@ -55,7 +51,7 @@ def _refusal(error: Exception, request: Request) -> Refused:
         case SuspiciousOperation() | ValidationError():
             return bad_request(f"The request is not sound: {error}.")
         case OperationalError() | InterfaceError():
-            return Refused(503, "unavailable", "The database is away. Try again.", retry_after_s=2)
+            return database_away()
         case BotoCoreError() | ClientError():
             return Refused(503, "storage_unavailable", f"S3 cannot be used now: {_told(error)}.", retry_after_s=5)
     return Refused(500, "internal", "Hearth failed on this request; it is logged.")

@@ -34,12 +34,7 @@ def endpoint_of(request: Request) -> str:
 
 async def refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = dict(error.headers)
-    if error.retry_after_s:
-        headers["Retry-After"] = str(error.retry_after_s)
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return answer(error.body(), error.status, headers)
+    return answer(error.body(), error.status, error.all_headers())
 
 
 async def _http(request: Request, error: Exception) -> Response:

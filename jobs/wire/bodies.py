@@ -37,6 +37,10 @@ class Parts:
     values: dict[str, Part]
     mended: bool = False
 
+    def value(self, name: str, otherwise: Any = None) -> Any:
+        part = self.values.get(name)
+        return part.value if part else otherwise
+
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body; Refused(413) when it is larger, once the client had the chance to send it all."""

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from accounts.errors import Refused
+from accounts.errors import database_away
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def _call(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return fn(*args, **kwargs)
     except (OperationalError, InterfaceError) as error:
         close_old_connections()
-        raise Refused(503, "unavailable", "The database is away. Try again.", retry_after_s=2) from error
+        raise database_away() from error
 
 
 def _drop_dead_connection() -> None:

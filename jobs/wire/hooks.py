@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from starlette.requests import Request
@@ -18,8 +18,9 @@ from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
 from jobs.workers import printable
 from storage.outputs import MOST_PARTS
-from worker.wire import Found, Upload
+from worker.wire import Found, Part, Upload
 
+T = TypeVar("T")
 MAX_BODY_BYTES = 4 * 1024**2
 MAX_FILES = 5_000
 MAX_BYTES, MAX_BYTES_IN_PARTS = 5 * 1024**3, 4 * 1024**4  # of one PUT to S3; of MOST_PARTS of them, roughly
@@ -34,49 +35,41 @@ async def started(request: Request) -> Response:
 
 async def open_uploads(request: Request) -> Response:
     attempt = _attempt(request)
-    given = parse_request(await read_body(request, MAX_BODY_BYTES))
-    parts = "parts" in given.values and given.values["parts"].value is True
-    slots = await verb(uploads.slots, attempt, _uploads(given, MAX_BYTES_IN_PARTS if parts else MAX_BYTES), parts=parts)
-    if slots is None:
-        raise _not_current()
+    given = await _given(request)
+    parts = given.value("parts") is True
+    files = _uploads(given, MAX_BYTES_IN_PARTS if parts else MAX_BYTES)
+    slots = _current(await verb(uploads.slots, attempt, files, parts=parts))
     return answer({"uploads": [asdict(slot) for slot in slots]})
 
 
 async def look(request: Request) -> Response:
     attempt = _attempt(request)
-    given = _ids(parse_request(await read_body(request, MAX_BODY_BYTES)))
-    found = await stored.look(attempt, given)
-    if found is None:
-        raise _not_current()
+    found = _current(await stored.look(attempt, _ids(await _given(request))))
     return answer({"stored": [asdict(one) for one in found]})
 
 
 async def part_urls(request: Request) -> Response:
     attempt = _attempt(request)
-    given = parse_request(await read_body(request, MAX_BODY_BYTES))
-    numbers = given.values["numbers"].value if "numbers" in given.values else None
+    given = await _given(request)
+    numbers = given.value("numbers")
     if not isinstance(numbers, list) or len(numbers) > MOST_PARTS or not all(type(n) is int and n > 0 for n in numbers):
         raise bad_request(f"`numbers` must be a list of at most {MOST_PARTS} numbers of parts, from 1 on.")
-    parts = await stored.part_urls(attempt, _id(given), numbers)
-    if parts is None:
-        raise _not_current()
+    parts: list[Part] | Found = _current(await stored.part_urls(attempt, _id(given), numbers))
     return answer({"fault": asdict(parts)} if isinstance(parts, Found) else {"parts": [asdict(part) for part in parts]})
 
 
 async def complete(request: Request) -> Response:
     attempt = _attempt(request)
-    given = parse_request(await read_body(request, MAX_BODY_BYTES))
-    found = await stored.complete(attempt, _id(given), _etags(given))
-    if found is None:
-        raise _not_current()
+    given = await _given(request)
+    found = _current(await stored.complete(attempt, _id(given), _etags(given)))
     return answer({"found": asdict(found)})
 
 
 async def hand_back(request: Request) -> Response:
     attempt = _attempt(request)
-    given = parse_request(await read_body(request, MAX_BODY_BYTES)).values
-    why = printable(str(given["reason"].value), 500) if "reason" in given else "no reason given"
-    code = given["code"].value if "code" in given else ""
+    given = await _given(request)
+    why = printable(str(given.value("reason", "no reason given")), 500)
+    code = given.value("code", "")
     if not isinstance(code, str) or not CODE.fullmatch(code):
         raise bad_request("`code` must be a word of at most 50 letters and `_`.")
     await verb(loss.hand_back, attempt.job, attempt.number, why, code)
@@ -96,12 +89,22 @@ def _attempt(request: Request) -> AttemptId:
     return attempt
 
 
+async def _given(request: Request) -> Parts:
+    return parse_request(await read_body(request, MAX_BODY_BYTES))
+
+
+def _current(found: T | None) -> T:
+    if found is None:
+        raise _not_current()
+    return found
+
+
 def _not_current() -> Refused:
     return Refused(409, "not_current", "This attempt has ended: do not run it.")
 
 
 def _uploads(parts: Parts, max_bytes: int) -> list[Upload]:
-    files = parts.values["files"].value if "files" in parts.values else None
+    files = parts.value("files")
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise bad_request(f"`files` must be a list of at most {MAX_FILES}.")
     return [_upload(file, max_bytes) for file in files]
@@ -115,7 +118,7 @@ def _id(parts: Parts) -> UUID:
 
 
 def _etags(parts: Parts) -> dict[int, str]:
-    listed = parts.values["parts"].value if "parts" in parts.values else None
+    listed = parts.value("parts")
     wanted = f"`parts` must be a list of 1 to {MOST_PARTS} objects with `number` and `etag`."
     if not isinstance(listed, list) or not 0 < len(listed) <= MOST_PARTS:
         raise bad_request(wanted)
@@ -129,7 +132,7 @@ def _etags(parts: Parts) -> dict[int, str]:
 
 
 def _ids(parts: Parts) -> list[UUID]:
-    ids = parts.values["ids"].value if "ids" in parts.values else None
+    ids = parts.value("ids")
     try:
         if isinstance(ids, list) and len(ids) <= MAX_FILES:
             return [UUID(id) for id in ids]

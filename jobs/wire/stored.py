@@ -77,7 +77,7 @@ async def _look(wanted: Wanted) -> Found:
 
 async def _mark(found: Sequence[Found]) -> None:
     """What S3 has, or says that it may not tell, is not looked for again."""
-    if taken := [UUID(one.id) for one in found if one.there or (one.there is None and one.status in (401, 403))]:
+    if taken := [UUID(one.id) for one in found if one.there or one.untold]:
         await verb(uploads.mark_stored, taken)
 
 

@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="asset",
             name="expires_at",
-            field=models.DateTimeField(blank=True, help_text="Empty: as its tenant's files do.", null=True),
+            field=models.DateTimeField(blank=True, help_text="Empty: never.", null=True),
         ),
         migrations.AddField(
             model_name="asset",

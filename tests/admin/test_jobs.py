@@ -16,7 +16,7 @@ from accounts.models import User
 from jobs.ids import attempt_id
 from jobs.models import Event, Job, Payload
 from jobs.states import State, end
-from storage.admin import signer
+from storage.outputs import signer
 from tests.admin.rows import Rows, get, list_url, page_url
 from tests.cast import new_client, new_place, row, unique
 
