@@ -18,7 +18,7 @@ from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
 from jobs.workers import printable
 from storage.outputs import MOST_PARTS
-from worker.wire import Found, Part, Upload
+from worker.wire import Found, Upload
 
 T = TypeVar("T")
 MAX_BODY_BYTES = 4 * 1024**2
@@ -54,7 +54,9 @@ async def part_urls(request: Request) -> Response:
     numbers = given.value("numbers")
     if not isinstance(numbers, list) or len(numbers) > MOST_PARTS or not all(type(n) is int and n > 0 for n in numbers):
         raise bad_request(f"`numbers` must be a list of at most {MOST_PARTS} numbers of parts, from 1 on.")
-    parts: list[Part] | Found = _current(await stored.part_urls(attempt, _id(given), numbers))
+    parts = await stored.part_urls(attempt, _id(given), numbers)
+    if parts is None:
+        raise _not_current()
     return answer({"fault": asdict(parts)} if isinstance(parts, Found) else {"parts": [asdict(part) for part in parts]})
 
 
