@@ -1,5 +1,6 @@
 """Following a job: what its reader is told next, from what he has had (wire/news.py)."""
 
+from base64 import b64encode
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ import orjson
 from accounts import access, sql
 from accounts.errors import not_found
 from accounts.keys import GivenKey
-from jobs import history
+from jobs import history, ready
 from jobs.ids import JobId, public_id
 from jobs.lifecycle import READ
 from jobs.models.job import Event
@@ -34,13 +35,25 @@ TOLD_WHY = (Kind.LOST, Kind.HANDED_BACK, Kind.UNDONE)
 class Seen:
     """What a reader has had: so many lines of the timeline; and of what is only told when it has changed, the last.
 
-    version: of the job's news, as history.have_news says it.
+    preview: the row's version; None: he wants none. version: of the job's news, as history.have_news says it.
     """
 
     lines: int = 0
     progress: bytes = b""
+    preview: str | None = ""
     waits: Any = None
     version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Of the timeline."""
+
+    kind: Event.Kind
+    attempt: int
+    at: str
+    text: str
+    assets: list[dict[str, Any]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +99,11 @@ def no_job(text: str) -> Exception:
 
 READING = f"""
 SELECT {history.COLUMNS}, {history.VERSION}, (
-       SELECT json_agg(json_build_array(l.kind, l.attempt, l.at, l.text) ORDER BY l.id) FROM (
-              SELECT * FROM jobs_event l WHERE l.job_id = j.id ORDER BY l.id OFFSET %(lines)s LIMIT {LINES}) l)
+       SELECT json_agg(json_build_array(l.kind, l.attempt, l.at, l.text, l.assets::json) ORDER BY l.id) FROM (
+              SELECT * FROM jobs_event l WHERE l.job_id = j.id ORDER BY l.id OFFSET %(lines)s LIMIT {LINES}) l),
+       w.xmin::text, w.node, w.content_type, w.body
   FROM jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id JOIN jobs_payload p ON p.job_id = j.id
+  LEFT JOIN jobs_preview w ON w.job_id = j.id AND w.attempt = j.attempt AND w.xmin::text <> %(preview)s::text
  WHERE j.id = %(job)s"""
 
 
@@ -97,13 +112,15 @@ def read(job: UUID, seen: Seen) -> Reading:
 
     One statement, so that an end comes after all that led to it. A job that is gone has ended, with nothing to tell.
     """
-    row = sql.first(READING, {"job": job, "lines": seen.lines})
+    row = sql.first(READING, {"job": job, "lines": seen.lines, "preview": seen.preview})
     if row is None:
         return Reading([], seen, ended=True)
-    snapshot, (version, lines) = history.snapshot(row), row[history.COLUMNS_WIDTH :]
-    news = _moves(lines or [], seen.lines)
-    seen = replace(seen, lines=seen.lines + len(lines or []), version=version)
-    if len(lines or []) == LINES:
+    snapshot, (version, found, preview, *picture) = history.snapshot(row), row[history.COLUMNS_WIDTH :]
+    lines = [Line(Kind(kind), *more) for kind, *more in found or ()]
+    urls = _urls(job, snapshot, lines)
+    news = [each for number, line in enumerate(lines, seen.lines + 1) for each in _of_line(line, number, urls)]
+    seen = replace(seen, lines=seen.lines + len(lines), version=version)
+    if len(lines) == LINES:
         return Reading(news, seen, more=True)
     if snapshot.ended:
         return Reading([*news, News("end", snapshot.json(), seen.lines)], seen, ended=True)
@@ -113,6 +130,9 @@ def read(job: UUID, seen: Seen) -> Reading:
     progress = snapshot.progress or b""
     if progress and progress != seen.progress and len(progress) <= MOST_BYTES:
         news.append(News("progress", progress, seen.lines))
+    if preview is not None:
+        news.append(News("preview", _picture(*picture), seen.lines))
+        seen = replace(seen, preview=preview)
     return Reading(news, replace(seen, progress=progress[:MOST_BYTES], waits=None))
 
 
@@ -124,15 +144,25 @@ def waits(queued: Queued, seen: Seen) -> tuple[list[News], Seen]:
     return [News("queue", orjson.dumps(told), seen.lines)], replace(seen, waits=told)
 
 
-def _moves(lines: list[list[Any]], had: int) -> list[News]:
-    return [
-        News("state", orjson.dumps(_move(Kind(kind), *line)), number)
-        for number, (kind, *line) in enumerate(lines, had + 1)
-        if kind in STATE_AFTER
-    ]
+def _urls(job: UUID, snapshot: history.Snapshot, lines: list[Line]) -> dict[str, str]:
+    """Of the files that the attempt which runs, or has ended the job, had stored by these lines."""
+    mine = [line for line in lines if line.assets and line.attempt == snapshot.attempt and not snapshot.queued]
+    ids = [asset["id"] for line in mine for asset in line.assets or ()]
+    return ready.urls(job, ids, running=not snapshot.ended) if ids else {}
 
 
-def _move(kind: Event.Kind, attempt: int, at: str, text: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"event": kind.value, "status": STATE_AFTER[kind].value, "at": at}
-    told |= {"attempt": attempt} if attempt else {}
-    return told | ({"why": text} if kind in TOLD_WHY and text else {})
+def _of_line(line: Line, number: int, urls: dict[str, str]) -> list[News]:
+    if line.kind in STATE_AFTER:
+        return [News("state", orjson.dumps(_move(line)), number)]
+    assets = ready.shown(line.assets or (), urls)
+    return [News("output", orjson.dumps({"assets": assets}), number)] if assets else []
+
+
+def _move(line: Line) -> dict[str, Any]:
+    told: dict[str, Any] = {"event": line.kind.value, "status": STATE_AFTER[line.kind].value, "at": line.at}
+    told |= {"attempt": line.attempt} if line.attempt else {}
+    return told | ({"why": line.text} if line.kind in TOLD_WHY and line.text else {})
+
+
+def _picture(node: str, content_type: str, body: bytes) -> bytes:
+    return orjson.dumps({"node": node, "content_type": content_type, "data": b64encode(body).decode()})

@@ -219,8 +219,9 @@ def _ms(at: datetime, since: datetime) -> int:
     return round((at - since).total_seconds() * 1000)
 
 
-# Changes whenever a line of the job's timeline or its progress is written; `p` is its payload.
-VERSION = """(SELECT coalesce(max(v.id), 0) FROM jobs_event v WHERE v.job_id = p.job_id) || ' ' || p.xmin::text"""
+# Changes whenever a line of the job's timeline, its progress or a preview is written; `p` is its payload.
+VERSION = """(SELECT coalesce(max(v.id), 0) FROM jobs_event v WHERE v.job_id = p.job_id) || ' ' || p.xmin::text
+    || coalesce((SELECT ' ' || v.xmin::text FROM jobs_preview v WHERE v.job_id = p.job_id), '')"""
 
 NEWS = f"""
 SELECT 'j:' || id, '' FROM jobs_job WHERE id = ANY (string_to_array(%(j)s, ',')::uuid[]) AND finished_at IS NOT NULL

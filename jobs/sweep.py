@@ -14,6 +14,7 @@ from accounts.sql import first, one, rows, run
 from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key, worker_key
 from jobs.loss import lose
+from jobs.ready import forget_previews
 from jobs.states import State, end, lock
 from jobs.uploads import doom_unwon, release_holds
 from jobs.webhooks import deliver, mail
@@ -197,6 +198,7 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     wipe_request_buckets,
     forget_keys,
     forget_gone,
+    forget_previews,
     let_holds_go,
     discard_uploads,
     tell_disabled,

@@ -155,8 +155,11 @@ def _reported(output: Mapping[str, Any], blobs: Mapping[str, Blob]) -> list[UUID
 
 def _sign_once(blob: Blob, request: Sealed | None) -> str:
     """The URL of a file in the request's own bucket; "" for others, whose URLs are signed when they are read."""
-    if not blob.of_request or request is None:
-        return ""
+    return sign_for_request(blob, request) if blob.of_request and request is not None else ""
+
+
+def sign_for_request(blob: Blob, request: Sealed) -> str:
+    """Raises SealBroken, BucketRefused."""
     return sign_get(place_of(None, request), blob.key, settings.REQUEST_BUCKET_URL_LIFETIME)
 
 

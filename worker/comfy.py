@@ -72,10 +72,16 @@ class Comfy:
         given = json.loads(body)
         return f"{given['subfolder']}/{given['name']}"
 
-    async def submit(self, prompt_id: str, client_id: str, workflow: dict[str, Any]) -> dict[str, Any]:
+    async def submit(
+        self, prompt_id: str, client_id: str, workflow: dict[str, Any], *, previews: bool = False
+    ) -> dict[str, Any]:
         """POST /prompt, once: ComfyUI may answer 500 and queue it all the same (comfyui.md [53]), so what became of
-        an unclear answer is looked up. Returns the node_errors of a workflow that was accepted in part."""
+        an unclear answer is looked up. Returns the node_errors of a workflow that was accepted in part.
+
+        previews: of samplers, which ComfyUIs since the end of 2025 make for a prompt that asks; older ones by their
+        own setting only."""
         prompt = {"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id}
+        prompt |= {"extra_data": {"preview_method": "auto"}} if previews else {}
         try:
             async with asyncio.timeout(self.settings.http_s * self.settings.http_tries):
                 status, body = await self._post("/prompt", json=prompt)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.aside import to_end
+from worker.beside import Beside
 from worker.comfy import Comfy
 from worker.errors import JobError
 from worker.files import OutputFile
@@ -33,10 +34,16 @@ WEDGED_LOOKS = 3  # so often, silence_s apart, a prompt is found running that th
 class Follow:
     """run(), result(), tidy(); stop() if they did not return. images: what nodes sent over the socket. shown: what
     they said they made, as in a history entry's outputs; it is known of a prompt that was stopped, too.
-    entry: the history entry, once it is there. cached: the nodes whose outputs ComfyUI took from its cache."""
+    entry: the history entry, once it is there. cached: the nodes whose outputs ComfyUI took from its cache.
+    beside: hears what nodes made, and their previews, as they come."""
 
     def __init__(
-        self, comfy: Comfy, listener: Listener, workflow: Mapping[str, Any], report: Report | None = None
+        self,
+        comfy: Comfy,
+        listener: Listener,
+        workflow: Mapping[str, Any],
+        report: Report | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.prompt_id = str(uuid.uuid4())
         self.images: list[OutputFile] = []
@@ -48,6 +55,7 @@ class Follow:
         self._settings = comfy.settings
         self._workflow = dict(workflow)
         self._progress = Progress(workflow, report)
+        self._beside = beside
         self.entry: dict[str, Any] | None = None
         self._drops = 0
         self._looks = 0
@@ -60,7 +68,8 @@ class Follow:
     async def run(self) -> None:
         """Submit, and follow until ComfyUI is free for the next prompt. JobError: the prompt came to nothing."""
         self._listener.follow(self)
-        submit = self._comfy.submit(self.prompt_id, self._listener.client_id, self._workflow)
+        previews = self._beside is not None and self._beside.wants_previews
+        submit = self._comfy.submit(self.prompt_id, self._listener.client_id, self._workflow, previews=previews)
         self._submitted_at = time.monotonic()
         self._ask_in(self._settings.silence_s)
         self.node_errors = await to_end(submit)  # to its end: a request given up half-way may still be queued
@@ -110,6 +119,8 @@ class Follow:
         self._progress.hear(kind, data)
         if kind == "executed":
             self.shown[str(data.get("node"))] = data.get("output")
+            if self._beside:
+                self._beside.made(str(data.get("node")), data.get("output"))
         self._begun = self._begun or kind != "execution_start"
         if kind in SAID_ALL:
             self._over_at = time.monotonic()
@@ -123,25 +134,33 @@ class Follow:
 
     def see(self, frame: bytes) -> None:
         """Binary event 4 names prompt and node, event 1 belongs to the node that executes. Only nodes that send
-        their result so are kept (SaveImageWebsocket and its like): the rest are previews."""
+        their result so are outputs (SaveImageWebsocket and its like): the rest are previews."""
         if len(frame) < 8:
             return
         event, second = struct.unpack_from(">II", frame)
         if event == 4:
             about = json.loads(frame[8 : 8 + second])
             node, prompt_id = str(about.get("node_id")), about.get("prompt_id")
-            png, data = about.get("image_type") == "image/png", frame[8 + second :]
+            kind, data = str(about.get("image_type")), frame[8 + second :]
         elif event == 1 and self._over_at is None:
-            node, prompt_id, png, data = self._progress.node or "", self.prompt_id, second == 2, frame[8:]
+            node, prompt_id, data = self._progress.node or "", self.prompt_id, frame[8:]
+            kind = "image/png" if second == 2 else "image/jpeg"
         else:
             return
-        if prompt_id == self.prompt_id and "websocket" in self._progress.class_type(node).lower():
-            name = f"websocket_{node}_{len(self.images) + 1:05}.{'png' if png else 'jpg'}"
-            self.images.append(OutputFile(node=node, name=name))
-            try:
-                self.images[-1].write(data)
-            except OSError as error:
-                self._spoilt = error
+        if prompt_id != self.prompt_id:
+            return
+        if "websocket" in self._progress.class_type(node).lower():
+            self._keep(node, kind, data)
+        elif self._beside:
+            self._beside.pictured(node, kind, data)
+
+    def _keep(self, node: str, kind: str, data: bytes) -> None:
+        name = f"websocket_{node}_{len(self.images) + 1:05}.{'png' if kind == 'image/png' else 'jpg'}"
+        self.images.append(OutputFile(node=node, name=name))
+        try:
+            self.images[-1].write(data)
+        except OSError as error:
+            self._spoilt = error
 
     def lose(self) -> None:
         """The socket dropped."""

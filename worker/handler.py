@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ import aiohttp
 
 from worker import destinations, inputs, outputs, settings, traces
 from worker.aside import to_end
+from worker.beside import Beside
 from worker.comfy import Comfy
 from worker.errors import JobError, disk_full
 from worker.files import OutputFile, Stored
@@ -28,6 +30,7 @@ from worker.hearth import Away, Hearth, NotOurs, take_field
 from worker.held import Held, Job
 from worker.inputs import JobInput
 from worker.listener import Listener
+from worker.outputs import Fetched
 from worker.progress import Report
 from worker.put import Putter
 from worker.rejected import failure, warnings
@@ -146,20 +149,21 @@ class Worker:
     async def _runs(self, ours: Job, given: JobInput, workflow: Mapping[str, Any], ran: list[Follow]) -> dict[str, Any]:
         """Run it; again, with ComfyUI's cache emptied, where the cache named files that are gone (comfyui.md [42])."""
         for left in reversed(range(RERUNS + 1)):
-            follow = Follow(self._comfy, self._listener, workflow, self._report(ours))
-            ran.append(follow)
-            await self._in_turn(ours, follow)
-            entry = await self._or_stopped(ours, follow, follow.result())
-            follow.shown |= entry.get("outputs") or {}
-            tidy = asyncio.ensure_future(follow.tidy())
-            try:
-                found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
-                found += await self._untold(ours, workflow, entry)
-                fetched = await outputs.fetch(self._comfy, found)
-                if not left or not _is_cached_and_gone(follow, found, fetched):
-                    return await self._deliver(ours, given, follow, datas, fetched)
-            finally:
-                await to_end(tidy)
+            with closing(Beside.of(self._comfy, ours.hearth, given, self._putter)) as beside:
+                follow = Follow(self._comfy, self._listener, workflow, self._report(ours), beside)
+                ran.append(follow)
+                await self._in_turn(ours, follow)
+                entry = await self._or_stopped(ours, follow, follow.result())
+                follow.shown |= entry.get("outputs") or {}
+                tidy = asyncio.ensure_future(follow.tidy())
+                try:
+                    found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
+                    found += await self._untold(ours, workflow, entry)
+                    fetched = await outputs.fetch(self._comfy, found, await beside.over())
+                    if not left or not _is_cached_and_gone(follow, found, fetched):
+                        return await self._deliver(ours, given, follow, datas, fetched)
+                finally:
+                    await to_end(tidy)
             log.info("%s: ComfyUI's cache names files that are gone, so it runs again without it", ours.id)
             await self._comfy.free(models=False)
         raise AssertionError("the last run returns")
@@ -210,16 +214,18 @@ class Worker:
         given: JobInput,
         follow: Follow,
         datas: outputs.Datas,
-        fetched: Sequence[OutputFile | JobError],
+        fetched: Sequence[Fetched],
     ) -> dict[str, Any]:
         """Store what the run made, also when it failed half-way, unless another worker shall make it."""
         why = failure(follow.entry or {}, given.workflow)
         errors = [error for error in (why, *fetched) if isinstance(error, JobError)]
         if ours.hearth and (elsewhere := [error for error in errors if error.elsewhere]):
             raise elsewhere[0]
-        files = [file for file in (*fetched, *follow.images) if isinstance(file, OutputFile)]
+        made = [item for item in (*fetched, *follow.images) if not isinstance(item, JobError)]
+        files = [item for item in made if isinstance(item, OutputFile)]
         store = destinations.choose(given, files, ours.id, ours.hearth, self._settings.bucket, self._putter)
-        stored = await store(files)
+        late = iter(await store(files))
+        stored = [next(late) if isinstance(item, OutputFile) else item for item in made]
         errors += [error for error in stored if isinstance(error, JobError)]
         kept = [item for item in stored if isinstance(item, Stored)]
         said = warnings(follow.node_errors, given.workflow)
@@ -279,9 +285,7 @@ def _defect(error: Exception, job_id: str) -> JobError:
     return JobError(f"the worker failed on this job: {type(error).__name__}: {error}; its log has more", "worker_error")
 
 
-def _is_cached_and_gone(
-    follow: Follow, found: Sequence[outputs.Found], fetched: Sequence[OutputFile | JobError]
-) -> bool:
+def _is_cached_and_gone(follow: Follow, found: Sequence[outputs.Found], fetched: Sequence[Fetched]) -> bool:
     return any(
         isinstance(got, JobError) and got.code == "output_missing" and file.node in follow.cached
         for file, got in zip(found, fetched, strict=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from worker.wire import HEARTH_FIELD, Found, Part, Slot, Upload
+from worker.wire import HEARTH_FIELD, Asset, Found, Part, Slot, Upload
 
 CALL_S, COMPLETE_S = 15, 90  # S3 takes its time to make one file of many parts
 T = TypeVar("T")
@@ -58,6 +58,14 @@ class Hearth:
         parts = [{"number": number, "etag": etags[number]} for number in sorted(etags)]
         answer = await self._call("complete", {"id": id, "parts": parts}, call_s=COMPLETE_S)
         return _each(Found, [answer["found"]], 1)[0]
+
+    async def outputs(self, assets: Sequence[Asset]) -> None:
+        """These are stored, and may be shown though the job still runs. Tried once."""
+        await self._call("outputs", {"assets": [dataclasses.asdict(asset) for asset in assets]}, within_s=0)
+
+    async def preview(self, node: str, content_type: str, data: str) -> None:
+        """The newest picture of a node that runs, in base64. Tried once."""
+        await self._call("preview", {"node": node, "content_type": content_type, "data": data}, within_s=0)
 
     async def hand_back(self, reason: str, code: str, within_s: float | None = None) -> None:
         """Another worker shall have the job."""

@@ -31,6 +31,7 @@ class JobInput:
     files: tuple[InputFile, ...] = ()
     to_base64: bool = False
     temp: bool = False
+    preview: bool = False
     bucket: Bucket | None = None
 
 
@@ -47,6 +48,7 @@ def parse(job: Mapping[str, Any]) -> JobInput:
         files=files,
         to_base64=_flag(given, "tobase64"),
         temp=_flag(given, "temp"),
+        preview=_flag(given, "preview"),
         bucket=_bucket(given, job),
     )
 

@@ -94,7 +94,7 @@ class Listener:
             self.heard_at = time.monotonic()
             try:
                 self._hand_on(message)
-            except (ValueError, TypeError, AttributeError, KeyError) as error:
+            except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
                 log.warning("ComfyUI sent what cannot be read: %r", error)
         log.info("the socket to ComfyUI dropped")
         await socket.close()

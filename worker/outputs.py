@@ -8,7 +8,7 @@ from typing import Any
 from worker.aside import at_most
 from worker.comfy import Comfy
 from worker.errors import JobError
-from worker.files import OutputFile
+from worker.files import OutputFile, Stored
 from worker.wire import JOB_FOLDER
 
 Datas = dict[str, dict[str, Any]]
@@ -112,11 +112,16 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and ABSOLUTE.match(value) is not None
 
 
-async def fetch(comfy: Comfy, files: Iterable[Found]) -> list[OutputFile | JobError]:
-    """The bytes of each file from /view, or why it is not to be had."""
+Fetched = OutputFile | Stored | JobError
+
+
+async def fetch(comfy: Comfy, files: Iterable[Found], ahead: Mapping[Found, Stored] | None = None) -> list[Fetched]:
+    """The bytes of each file from /view, or why it is not to be had. What was stored ahead stays so."""
     broken: list[JobError] = []
 
-    async def one(file: Found) -> OutputFile | JobError:
+    async def one(file: Found) -> Fetched:
+        if ahead and file in ahead:
+            return ahead[file]
         if broken:  # a ComfyUI that hangs would be waited for once for each file
             return broken[0]
         try:

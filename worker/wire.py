@@ -9,6 +9,9 @@ The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth
     POST {url}/hooks/worker/{token}/complete    {"id", "parts":           200 {"found": Found}; there false: begin anew
                                                  [{"number", "etag"}…]}   · 409
     POST {url}/hooks/worker/{token}/stored      {"ids": [Slot.id…]}       200 {"stored": [Found…]} in that order · 409
+    POST {url}/hooks/worker/{token}/outputs     {"assets": [Asset…]}      200 {}; files that are stored, while the job
+                                                                          still runs · 409
+    POST {url}/hooks/worker/{token}/preview     {"node", "content_type", "data": base64}      200 {} · 409
     POST {url}/hooks/worker/{token}/hand-back   {"reason": str, "code"}   200 {}; code: a word, of worker/errors.py or
                                                                           "shutdown"
     POST {url}/hooks/worker/{token}/alive       {}                        200 {} go on · 409 stop it; during a shutdown,
@@ -100,6 +103,10 @@ class Asset:
     height: int | None = None
     duration_ms: int | None = None
 
+
+PREVIEW_BYTES = 256 * 1024  # of a picture of a running sampler, at most
+PREVIEW_TYPES = {"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG\r\n\x1a\n", "image/webp": b"RIFF"}
+"""Of a preview, and how such a file begins."""
 
 MODEL_FILE = re.compile(r".\.(safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx|pkl)$", re.IGNORECASE)
 CORE = re.compile(r"nodes|comfy_extras\..+|comfy_api_nodes\..+")

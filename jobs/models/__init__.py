@@ -2,7 +2,7 @@
 webhooks with their deliveries."""
 
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
-from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload
+from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload, Preview
 from jobs.models.usage import Usage
 from jobs.models.webhook import Delivery, DeliveryTry, Webhook, WebhookSecret
 
@@ -18,6 +18,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "Payload",
+    "Preview",
     "Usage",
     "WebProcess",
     "Webhook",

@@ -166,7 +166,7 @@ class Attempt(models.Model):
 
 
 class Event(models.Model):
-    """One line of a job's timeline."""
+    """One line of a job's timeline. `assets`: of an output, its files as the worker describes them (JSON, by key)."""
 
     class Kind(models.TextChoices):
         CREATED = "created"
@@ -180,6 +180,7 @@ class Event(models.Model):
         HANDED_BACK = "handed_back", "handed back"
         UNDONE = "undone", "hand-over undone"
         RETRIED = "retried"
+        OUTPUT = "output", "output ready"
         IGNORED = "ignored", "news ignored"
         NOTED = "noted"
 
@@ -188,6 +189,7 @@ class Event(models.Model):
     kind = models.CharField(max_length=11, choices=Kind)
     at = models.DateTimeField(db_default=Now())
     text = models.CharField(max_length=2000, db_default="")
+    assets = models.TextField(null=True)
 
     class Meta:
         indexes = [models.Index(fields=["job", "id"], name="event_of_job")]
@@ -216,6 +218,20 @@ class Chunk(models.Model):
 
     def __str__(self) -> str:
         return f"chunk of attempt {self.attempt}"
+
+
+class Preview(models.Model):
+    """The newest picture of a job that runs and asked for them. Its table is unlogged: after a crash it is empty."""
+
+    job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="+")
+    attempt = models.IntegerField()
+    node = models.CharField(max_length=100)
+    content_type = models.CharField(max_length=20)
+    body = models.BinaryField()
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"preview of attempt {self.attempt}"
 
 
 class IdempotencyKey(Owned):

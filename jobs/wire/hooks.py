@@ -1,5 +1,6 @@
 """/hooks/worker/<token>/…: what our own worker asks while it runs one attempt (worker/wire.py)."""
 
+import base64
 import re
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from accounts.errors import Refused, bad_request, not_found
-from jobs import loss, news, uploads, workers
+from jobs import loss, news, ready, uploads, workers
 from jobs.ids import AttemptId
 from jobs.wire import stored
 from jobs.wire.answers import answer
@@ -18,12 +19,14 @@ from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
 from jobs.workers import printable
 from storage.outputs import MOST_PARTS
-from worker.wire import Found, Upload
+from worker.wire import PREVIEW_BYTES, PREVIEW_TYPES, Found, Upload
 
 T = TypeVar("T")
 MAX_BODY_BYTES = 4 * 1024**2
 MAX_FILES = 5_000
 MAX_BYTES, MAX_BYTES_IN_PARTS = 5 * 1024**3, 4 * 1024**4  # of one PUT to S3; of MOST_PARTS of them, roughly
+ASSET_TEXTS = ("node", "kind", "name", "subfolder", "content_type", "sha256")
+ASSET_NUMBERS = ("bytes", "width", "height", "duration_ms")
 CONTENT_TYPE, SHA256, CODE = re.compile("[ -~]{1,200}"), re.compile("[0-9a-f]{64}"), re.compile("[A-Za-z_]{0,50}")
 
 
@@ -65,6 +68,34 @@ async def complete(request: Request) -> Response:
     given = await _given(request)
     found = _current(await stored.complete(attempt, _id(given), _etags(given)))
     return answer({"found": asdict(found)})
+
+
+async def outputs(request: Request) -> Response:
+    attempt = _attempt(request)
+    assets = (await _given(request)).value("assets")
+    if not isinstance(assets, list) or len(assets) > MAX_FILES:
+        raise bad_request(f"`assets` must be a list of at most {MAX_FILES}.")
+    if not await verb(ready.outputs, attempt, [_asset(asset) for asset in assets]):
+        raise _not_current()
+    return answer({})
+
+
+async def preview(request: Request) -> Response:
+    """The newest picture; one that is none, or too large, is refused."""
+    attempt = _attempt(request)
+    given = parse_request(await read_body(request, 2 * PREVIEW_BYTES))
+    content_type = given.value("content_type")
+    try:
+        body = base64.b64decode(given.value("data"), validate=True)
+        begins = PREVIEW_TYPES[content_type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise bad_request(f"`data` must be base64 and `content_type` one of {', '.join(PREVIEW_TYPES)}.") from error
+    if len(body) > PREVIEW_BYTES or not body.startswith(begins):
+        raise bad_request(f"A preview must be such a picture, of at most {PREVIEW_BYTES} bytes.")
+    node = printable(str(given.value("node") or ""), 100)
+    if not await verb(ready.preview, attempt, node, content_type, body):
+        raise _not_current()
+    return answer({})
 
 
 async def hand_back(request: Request) -> Response:
@@ -161,12 +192,29 @@ def _upload(file: Any, max_bytes: int) -> Upload:
     return Upload(bytes=size, **texts)
 
 
+def _asset(given: Any) -> dict[str, Any]:
+    """As an Asset (worker/wire.py), with nothing in it that a line of JSON could not tell."""
+    if not isinstance(given, dict) or not isinstance(given.get("key"), str):
+        raise bad_request("Each of `assets` must be an object with `id` and `key`.")
+    try:
+        asset: dict[str, Any] = {"id": str(UUID(given["id"])), "key": given["key"]}
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise bad_request("`id` of an asset must be that of its slot.") from error
+    asset |= {name: printable(str(given.get(name) or ""), 300) for name in ASSET_TEXTS}
+    numbers = {name: given.get(name) for name in ASSET_NUMBERS}
+    return asset | {
+        name: number if type(number) is int and 0 <= number < 2**53 else None for name, number in numbers.items()
+    }
+
+
 ROUTES = [
     Route("/worker/{token}/started", started, methods=["POST"]),
     Route("/worker/{token}/uploads", open_uploads, methods=["POST"]),
     Route("/worker/{token}/stored", look, methods=["POST"]),
     Route("/worker/{token}/parts", part_urls, methods=["POST"]),
     Route("/worker/{token}/complete", complete, methods=["POST"]),
+    Route("/worker/{token}/outputs", outputs, methods=["POST"]),
+    Route("/worker/{token}/preview", preview, methods=["POST"]),
     Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),
     Route("/worker/{token}/alive", alive, methods=["POST"]),
 ]

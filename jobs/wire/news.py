@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from accounts.errors import Refused
+from accounts.errors import Refused, bad_request
 from jobs import following
 from jobs.following import News, Reading, Seen
 from jobs.ids import JobId, parse_job_id
@@ -52,7 +52,7 @@ async def events(request: Request) -> Response:
 async def _events(request: Request) -> Response:
     job, tenant = _job_id(request).uuid, request.state.caller.tenant_id
     last = LAST_ID.fullmatch(request.headers.get("last-event-id", ""))
-    seen = Seen(lines=int(last[1])) if last else Seen()
+    seen = Seen(lines=int(last[1]) if last else 0, preview=_previews(request))
     if last and last[2] and _is_all(await verb(following.read, job, seen)):
         return Response(status_code=204)  # a browser's EventSource then stays away
     if _open[tenant] >= MOST_STREAMS:
@@ -61,6 +61,14 @@ async def _events(request: Request) -> Response:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     told = _nothing() if request.method == "HEAD" else _told(request, job, tenant, seen)
     return EventStream(told, headers=headers)
+
+
+def _previews(request: Request) -> str | None:
+    """`preview=false` declines them; else they come where the job asked for them."""
+    wanted = request.query_params.get("preview", "true")
+    if wanted not in ("true", "false"):
+        raise bad_request(f"`preview` must be true or false, not {wanted[:20]!r}.")
+    return "" if wanted == "true" else None
 
 
 def _is_all(reading: Reading) -> bool:

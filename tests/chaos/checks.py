@@ -28,6 +28,7 @@ LEGAL = {  # kind of event: the states in which it may happen, and the state aft
     "created": ({""}, QUEUED),
     "handed": ({QUEUED}, RUNNING),
     "started": ({RUNNING}, RUNNING),
+    "output": ({RUNNING}, RUNNING),
     "completed": ({RUNNING}, "COMPLETED"),
     "failed": ({RUNNING, QUEUED}, "FAILED"),  # queued: lost for the last time
     "cancelled": ({RUNNING, QUEUED}, "CANCELLED"),

@@ -19,8 +19,11 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("started", {}),
     ("uploads", {"files": [file()]}),
     ("alive", {}),
+    ("outputs", {"assets": []}),
+    ("preview", {"content_type": "image/png", "data": "iVBORw0KGgo="}),
     ("hand-back", {}),
 ]
+REFUSED = [409] * 5 + [200]
 
 
 def untouched(job: Running) -> bool:
@@ -52,7 +55,7 @@ def test_the_time_out_counts_from_the_start(running: Running) -> None:
 
 def test_after_a_cancel_all_but_a_hand_back_is_refused(running: Running) -> None:
     running.client.cancel(running.job)
-    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 409, 200]
+    assert [running.ask(what, body).status for what, body in ALL] == REFUSED
     refused = running.ask("started").json
     assert (refused["code"], "do not run it" in refused["error"]) == ("not_current", True)
     assert (row(running.job).state, running.blobs()) == ("CANCELLED", [])
@@ -61,7 +64,7 @@ def test_after_a_cancel_all_but_a_hand_back_is_refused(running: Running) -> None
 def test_an_attempt_that_was_lost_has_no_rights_left(running: Running) -> None:
     lose(running.job.uuid, 1, "test")
     second = Running(running.client, running.job, WireWorker(running.worker.url, running.client.place, "w2"))
-    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 409, 200]
+    assert [running.ask(what, body).status for what, body in ALL] == REFUSED
     assert (second.attempt, second.ask("started").status) == (f"{public(running.job)}-a2", 200)
     assert kinds(running.job) == ["created", "handed", "lost", "handed", "started"]
 
@@ -69,7 +72,7 @@ def test_an_attempt_that_was_lost_has_no_rights_left(running: Running) -> None:
 def test_a_result_ends_the_rights_of_its_attempt(running: Running) -> None:
     running.ask("started")
     running.done(files=[])
-    assert [running.ask(what, body).status for what, body in ALL] == [409, 409, 409, 200]
+    assert [running.ask(what, body).status for what, body in ALL] == REFUSED
     assert row(running.job).state == "COMPLETED"
 
 
@@ -85,7 +88,7 @@ def test_a_token_that_is_none_is_404_and_teaches_nothing(running: Running) -> No
 def test_an_expired_token_is_404(running: Running) -> None:
     with mock.patch("django.core.signing.time.time", return_value=time.time() - TOKEN_LIFE_S - 60):
         old = worker_token(running.job.uuid, 1)
-    assert [running.ask(what, body, old).status for what, body in ALL] == [404, 404, 404, 404]
+    assert [running.ask(what, body, old).status for what, body in ALL] == [404] * len(ALL)
     assert untouched(running)
 
 
@@ -99,7 +102,7 @@ def test_a_token_of_another_use_is_404(running: Running) -> None:
 
 def test_a_token_of_a_job_that_is_not_there_changes_nothing(running: Running) -> None:
     stranger = worker_token(uuid4(), 1)
-    assert [running.ask(what, body, stranger).status for what, body in ALL] == [409, 409, 409, 200]
+    assert [running.ask(what, body, stranger).status for what, body in ALL] == REFUSED
     assert running.ask("started", token=worker_token(running.job.uuid, 2)).status == 409
     assert untouched(running)
 

@@ -298,7 +298,8 @@ def test_a_tenants_open_streams_are_limited(monkeypatch: pytest.MonkeyPatch) -> 
     tenant = uuid4()
     monkeypatch.setitem(wire._open, tenant, wire.MOST_STREAMS)
     state = SimpleNamespace(caller=SimpleNamespace(tenant_id=tenant))
-    request: Any = SimpleNamespace(path_params={"job": f"{uuid4()}-e1"}, state=state, headers={})
+    path = {"job": f"{uuid4()}-e1"}
+    request: Any = SimpleNamespace(path_params=path, state=state, headers={}, query_params={})
     with pytest.raises(Refused, match="10000 event streams open") as refused:
         asyncio.run(wire._events(request))
     assert (refused.value.status, refused.value.code) == (429, "too_many_streams")

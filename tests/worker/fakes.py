@@ -247,7 +247,7 @@ class FakeComfy(Server):
 
 class FakeHearth(Server):
     """Takes the worker's calls and the PUTs; statuses[what] are answered first, one each, then 200. absent: so often it
-    says of each file that S3 has it not."""
+    says of each file that S3 has it not. hangs: the calls that it never answers."""
 
     def __init__(self, trusted: bool = True, slot_url: str = "") -> None:
         super().__init__()
@@ -256,6 +256,7 @@ class FakeHearth(Server):
         self.puts: list[tuple[str, dict[str, str], bytes]] = []
         self.statuses: dict[str, list[int]] = {}
         self.before_put: Callable[[], Awaitable[Any]] | None = None
+        self.hangs: tuple[str, ...] = ()
         self.absent = 0
         self.found: dict[str, Any] = {}
         self._slots = 0
@@ -273,6 +274,8 @@ class FakeHearth(Server):
     async def _call(self, request: web.Request) -> web.Response:
         verb, body = request.match_info["verb"], await request.json()
         self.calls.append((verb, body))
+        if verb in self.hangs:
+            await asyncio.Event().wait()
         if self.statuses.get(verb):
             return web.json_response({}, status=self.statuses[verb].pop(0))
         if verb == "uploads":

@@ -192,7 +192,8 @@ class Execution:
             self.progress.update(node, value, maximum, preview)
 
         wait_ticking(tick, self.executor.delay_s)
-        return function(Run(self.executor.folders, tick), **inputs)
+        previews = self.extra_data.get("preview_method") not in (None, "none")
+        return function(Run(self.executor.folders, tick, previews), **inputs)
 
     def _send(self, event: str, node: str, **more: Any) -> None:
         data = {"node": node, "display_node": node, **more, "prompt_id": self.prompt_id}

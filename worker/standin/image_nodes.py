@@ -80,20 +80,24 @@ def mask_to_image(run: Run, mask: Batch) -> tuple[Batch]:
 
 
 def standin_sleep(run: Run, seconds: float, image: Batch | None = None) -> tuple[Batch]:
-    """StandinSleep exists only in the stand-in: a slow job that costs no CPU and can be interrupted at each tick.
+    """StandinSleep exists only in the stand-in: a slow job that costs no CPU and can be interrupted at each tick. As a
+    sampler does, it shows what it has to who asks.
 
     A test that must also pass with a real ComfyUI makes a slow job of real nodes instead: ImageBlur of radius 31 on
     a big EmptyImage, several in a row.
     """
-    wait_ticking(run.tick, seconds)
-    return (image or Batch((Image.new("RGB", (64, 64)),)),)
+    image = image or Batch((Image.new("RGB", (64, 64)),))
+    wait_ticking(run.tick, seconds, image.frames[0] if run.previews else None)
+    return (image,)
 
 
-def wait_ticking(tick: Callable[[int, int, Image.Image | None], None], seconds: float) -> None:
+def wait_ticking(
+    tick: Callable[[int, int, Image.Image | None], None], seconds: float, preview: Image.Image | None = None
+) -> None:
     """Sleep, with a tick every 0.1 s."""
     steps = math.ceil(seconds / TICK_S)
     for step in range(steps):
-        tick(step, steps, None)
+        tick(step, steps, preview)
         time.sleep(min(TICK_S, seconds - step * TICK_S))
 
 

@@ -16,10 +16,12 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """tick(value, maximum, preview) tells of progress inside a node; it raises Interrupted."""
+    """tick(value, maximum, preview) tells of progress inside a node; it raises Interrupted. previews: the prompt asks
+    for them, as ComfyUI's samplers make them."""
 
     folders: Folders
     tick: Callable[[int, int, Image.Image | None], None]
+    previews: bool = False
 
 
 @dataclass(frozen=True)
