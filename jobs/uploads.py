@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from django.core import signing
 from django.db import transaction
@@ -16,6 +15,7 @@ from accounts.sealed import SealBroken, Sealed
 from jobs.ids import AttemptId
 from jobs.models import Payload
 from storage import assets, objects
+from storage.faults import DELETE, S3Fault, told
 from storage.models import Blob, Bucket, Hold
 from storage.objects import Wanted
 from storage.outputs import open_slots, place_of
@@ -122,11 +122,12 @@ def discard(batch: int = 200) -> int:
     for blob in assets.dying(batch):
         try:
             if place := _reached_from_here(blob):
-                if blob.upload_id and blob.stored_at is None:
-                    objects.abort(place, blob.key, blob.upload_id)
-                delete_objects(place, [blob.key])
+                with told(place, DELETE):
+                    if blob.upload_id and blob.stored_at is None:
+                        objects.abort(place, blob.key, blob.upload_id)
+                    delete_objects(place, [blob.key])
             gone.append(blob.pk)
-        except (BotoCoreError, ClientError, SealBroken, BucketRefused) as error:
+        except (S3Fault, SealBroken, BucketRefused) as error:
             log.warning("could not delete %s: %s", blob.key, error)
             failed.append(blob.pk)
     assets.failed(failed)

@@ -7,7 +7,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet, URLField
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html
@@ -15,11 +15,13 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesRadioF
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, uuid_in
+from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, asking, change_url, leave, uuid_in
 from accounts.sealed import Sealed
 from storage.models import Asset, Blob, Bucket
 from storage.outputs import signer
+from storage.verify import verify
 
+WORKS: Labels = {"yes": "success", "no": "danger", "not verified": "warning"}
 STATES: Labels = {Blob.State.PENDING: "warning", Blob.State.KEPT: "success", Blob.State.DYING: "danger"}
 
 
@@ -52,21 +54,25 @@ class BucketForm(forms.ModelForm):  # type: ignore[type-arg]
     def save(self, commit: bool = True) -> Any:
         if self.cleaned_data.get("secret"):
             self.instance.secret_access_key = Sealed.seal(self.cleaned_data["secret"])
+        if {*Bucket.PLACE, *Bucket.URLS, "secret"} & set(self.changed_data):
+            self.instance.verified_at, self.instance.verify_fault = None, ""
         return super().save(commit)
 
 
 @admin.register(Bucket)
 class BucketAdmin(Admin):
     form = BucketForm
-    list_display = ("name", "tenant", "is_default", "endpoint_url", "s3_bucket", "prefix", "created_at")
+    list_display = ("name", "tenant", "is_default", "works", "endpoint_url", "s3_bucket", "prefix", "created_at")
     list_filter = (("tenant", AutocompleteSelectFilter), "is_default")
     list_select_related = ("tenant",)
     search_fields = ("name", "tenant__name", "s3_bucket", "endpoint_url")
     autocomplete_fields = ("tenant",)
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-    readonly_fields = ("created_at",)
+    readonly_fields = ("created_at", "works", "verified_at", "verify_fault")
+    actions_detail = ("verify_now",)
     fieldsets = (
         (None, {"fields": ("tenant", ("name", "is_default"))}),
+        ("Last verified", {"fields": (("works", "verified_at"), "verify_fault")}),
         ("S3", {"fields": ("endpoint_url", ("s3_bucket", "prefix"), ("region", "addressing"))}),
         ("Access", {"fields": ("access_key_id", "secret", "created_at")}),
         ("URLs in answers", {"fields": ("public_url", ("signed_urls", "url_hours"))}),
@@ -83,6 +89,26 @@ class BucketAdmin(Admin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return (*self.readonly_fields, "tenant") if obj else self.readonly_fields
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fieldsets if obj else tuple(one for one in self.fieldsets if one[0] != "Last verified")
+
+    @asking(
+        "Verify", "task_alt", "Writes, reads and deletes two small files, as jobs and clients do.", permission="change"
+    )
+    def verify_now(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        bucket = self.get_object(request, object_id)
+        if bucket is None:
+            return leave(request, reverse("admin:storage_bucket_changelist"))
+        fault = verify(bucket).fault
+        self.log_change(request, bucket, fault or "Verified: it works.")
+        messages.add_message(request, messages.ERROR if fault else messages.SUCCESS, fault or f"{bucket} works.")
+        return leave(request, change_url(bucket))
+
+    @admin.display(description="works", ordering="verified_at")
+    def works(self, bucket: Bucket) -> str:
+        known = "not verified" if bucket.verified_at is None else "no" if bucket.verify_fault else "yes"
+        return str(display_for_label(known, "-", WORKS))
 
 
 class BucketInline(Inline):

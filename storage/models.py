@@ -70,6 +70,8 @@ class Bucket(Owned):
         validators=[MinValueValidator(1), MaxValueValidator(URL_HOURS_MOST)],
         help_text=f"How long signed URLs are good, 1 to {URL_HOURS_MOST}. Empty: the instance's.",
     )
+    verified_at = models.DateTimeField(null=True, editable=False, help_text="With the settings it has now.")
+    verify_fault = models.TextField(default="", db_default="", editable=False, help_text="Empty: it works.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     PLACE = ("endpoint_url", "region", "s3_bucket", "prefix", "addressing", "access_key_id", "secret_access_key")

@@ -1,12 +1,16 @@
 """A bucket's secret goes in and never comes out."""
 
+import html
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.test import Client as Browser
+from django.urls import reverse
 
 from accounts.models import Tenant
 from storage.models import Asset, Blob, Bucket
+from storage.places import operators_place
 from tests.admin.rows import Rows, get, list_url, page_url
 from tests.cast import unique
 
@@ -127,3 +131,35 @@ def test_a_grant_may_have_a_bucket_of_its_tenant_and_of_no_other(browser: Browse
     assert "would require deleting the following protected related objects" in get(
         browser, page_url(rows.bucket, "delete")
     )
+
+
+def verify_by_button(browser: Browser, bucket: Bucket) -> str:
+    url = reverse("admin:storage_bucket_verify_now", args=[bucket.pk])
+    assert "Verify?" in browser.get(url).content.decode()
+    return str(browser.post(url, {"_form_submitted": "1"}, follow=True).content.decode())
+
+
+def test_the_button_verifies_and_the_page_shows_the_last_result(browser: Browser, tenant: Tenant) -> None:
+    real = operators_place(public=False)
+    where = {"endpoint_url": real.endpoint_url, "s3_bucket": real.s3_bucket, "access_key_id": real.access_key_id}
+    add(browser, tenant, **where)
+    bucket = Bucket.objects.of(tenant).get()
+    assert "not verified" in get(browser, page_url(bucket))
+    page = verify_by_button(browser, bucket)
+    assert "The secret access key is not the one of this access key" in page
+    assert LogEntry.objects.latest("pk").change_message.startswith("The secret access key is not")
+    bucket.refresh_from_db()
+    assert bucket.verify_fault in html.unescape(get(browser, page_url(bucket)))
+    given = SETTINGS | where | {"prefix": "hearth", "secret": real.secret_access_key}
+    assert browser.post(page_url(bucket), given).status_code == 302
+    bucket.refresh_from_db()
+    assert bucket.verified_at is None, "of other settings than these"
+    assert f"{bucket} works." in verify_by_button(browser, bucket)
+    bucket.refresh_from_db()
+    assert (bucket.verify_fault, bucket.verified_at is None) == ("", False)
+
+
+def test_looking_at_the_button_verifies_nothing(browser: Browser, rows: Rows) -> None:
+    browser.get(reverse("admin:storage_bucket_verify_now", args=[rows.bucket.pk]))
+    rows.bucket.refresh_from_db()
+    assert rows.bucket.verified_at is None

@@ -287,12 +287,15 @@ def test_files_in_a_requests_own_bucket_are_deleted_while_its_secret_is_there(
     assert running.blobs() == []
 
 
-def test_what_cannot_be_deleted_stays_for_the_next_time(quick: str, own: Client, named: dict[str, str]) -> None:
+def test_what_cannot_be_deleted_stays_for_the_next_time(
+    quick: str, own: Client, named: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     running = in_their_bucket(quick, own, named | {"accessSecret": "wrong"})
     running.slots(file())
     lose(running.job.uuid, 1, "test")
     age_blobs(running)
     discard(1000)
+    assert "The secret access key is not the one of this access key" in caplog.text
     assert len(running.blobs()) == 1
 
 

@@ -4,13 +4,15 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from storage.faults import S3_ERRORS, Action, of_error
 from storage.places import client, operators_place
 
 OURS_ALREADY = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
+MAKE = Action("create", "s3:CreateBucket")
 PAUSE_S = 1.0
 
 
@@ -34,8 +36,7 @@ def made() -> str:
     place = operators_place(public=False)
     try:
         client(place).create_bucket(Bucket=place.s3_bucket)
-    except ClientError as error:
-        return "" if error.response["Error"]["Code"] in OURS_ALREADY else str(error)
-    except BotoCoreError as error:
-        return str(error)
+    except S3_ERRORS as error:
+        already = isinstance(error, ClientError) and error.response["Error"]["Code"] in OURS_ALREADY
+        return "" if already else str(of_error(error, place, MAKE))
     return ""
