@@ -28,6 +28,8 @@ EMPTY = parse_submission(
 )
 FIELDS = asdict(EMPTY) | {
     "workflow_input": None,
+    "inputs": None,
+    "moved_bytes": 0,
     "request_bucket": None,
     "raw_request_bucket": None,
     "once_key": None,

@@ -10,7 +10,7 @@ import re
 import resource
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any, cast
@@ -36,7 +36,7 @@ from jobs.live import Hub
 from jobs.wire import fleet, hooks, news, runpod
 from jobs.wire.answers import json_app
 from jobs.wire.call import POOL, verb
-from jobs.wire.whole import WholeBody
+from jobs.wire.whole import AtMost, WholeBody
 
 
 @asynccontextmanager
@@ -54,10 +54,19 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 FORM_BYTES = 64 * 1024  # of a form around an uploaded file
 
 
+S3_WAIT_S = 10
+
+
 def django_app() -> Any:
     wsgi = WSGIMiddleware(cast(Any, get_wsgi_application()))
     wsgi.executor = POOL  # every thread that runs Django or a verb is of the one pool
-    return WholeBody(wsgi, settings.UPLOAD_MAX_BYTES + FORM_BYTES)
+    bounded = AtMost(wsgi, speaks_to_s3, max(1, settings.WEB_THREADS // 2), S3_WAIT_S)
+    return WholeBody(bounded, settings.UPLOAD_MAX_BYTES + FORM_BYTES)
+
+
+def speaks_to_s3(scope: Mapping[str, Any]) -> bool:
+    """Whether Django, in a thread of the pool, will."""
+    return scope["method"] == "POST" and str(scope["path"]).startswith("/api/v1/assets")
 
 
 class Prefix(Mount):

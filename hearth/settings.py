@@ -100,6 +100,7 @@ S3_SECRET_ACCESS_KEY = env.str("HEARTH_S3_SECRET_ACCESS_KEY", default=_s3.get("s
 S3_ADDRESSING_STYLE = env.str("HEARTH_S3_ADDRESSING_STYLE", default="path")
 UPLOAD_PART_BYTES = max(5, env.int("HEARTH_UPLOAD_PART_MIB", default=16)) * 1024**2  # S3 takes none of less than 5 MiB
 UPLOAD_URL_LIFETIME = timedelta(minutes=15)
+INPUT_URL_LIFETIME = timedelta(hours=1)  # from a hand-over on
 REQUEST_BUCKET_URL_LIFETIME = timedelta(days=7)  # the longest that SigV4 allows
 OUTPUT_URL_LIFETIME = timedelta(hours=env.int("HEARTH_OUTPUT_URL_HOURS", default=24))
 if not timedelta(hours=1) <= OUTPUT_URL_LIFETIME <= REQUEST_BUCKET_URL_LIFETIME:

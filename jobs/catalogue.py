@@ -19,6 +19,7 @@ from accounts.errors import Refused, bad_request
 from jobs.graph.check import Graph, check
 from jobs.graph.classes import Catalogue, Malformed
 from jobs.graph.faults import Fault, Verdict
+from jobs.wire.references import TakesFiles
 from jobs.wire.submission import Judge
 from jobs.workers import Poller
 
@@ -143,6 +144,18 @@ def judge(endpoint: str) -> Judge | None:
     if not catalogues or len(catalogues) < len(hashes):
         return None
     return lambda graph, brought: verdict(catalogues, graph, brought)
+
+
+def takes_files(endpoint: str) -> TakesFiles:
+    """What says whether an input of a node class names an uploaded file; None: no worker has told."""
+    now = _in_use
+    known = [found for hash in now.endpoints.get(endpoint, ()) if (found := now.compiled.get(hash))]
+
+    def told(node_class: str, name: str) -> bool | None:
+        inputs = [found.classes[node_class].inputs for found in known if node_class in found.classes]
+        return any(name in each and each[name].file for each in inputs) if inputs else None
+
+    return told
 
 
 def verdict(catalogues: Collection[Catalogue], graph: Graph, brought: Collection[str]) -> Verdict | None:

@@ -3,10 +3,11 @@
 from jobs.backends.base import Backend, Handover
 from jobs.backends.dummy import Dummy
 from jobs.backends.fleet import Fleet
+from jobs.depth import Holder
 from jobs.ids import AttemptId, attempt_id
 from jobs.models import Endpoint
 from jobs.news import Done, done
-from jobs.queue import Claimed, Holder, claim
+from jobs.queue import Claimed, claim
 
 BACKENDS: dict[str, type[Backend]] = {Endpoint.Backend.FLEET: Fleet, Endpoint.Backend.DUMMY: Dummy}
 

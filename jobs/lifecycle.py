@@ -1,5 +1,6 @@
 """The verbs of clients: create, cancel, retry, purge. Each owns its transaction; what a worker says is in news.py."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,9 +12,11 @@ from accounts import access, sql
 from accounts.errors import Refused, bad_request, not_found
 from accounts.keys import GivenKey
 from accounts.models import ApiKey, uuid7
+from jobs import inputs
 from jobs.ids import JobId, public_id
+from jobs.inputs import Place
 from jobs.live import announce, endpoint_key, job_key, worker_key
-from jobs.models import Endpoint
+from jobs.models import Endpoint, Payload
 from jobs.states import (
     HAS_DELIVERIES,
     News,
@@ -28,6 +31,7 @@ from jobs.states import (
 )
 from jobs.usage import settle
 from jobs.wire.submission import Once, Submission
+from storage.assets import Lost
 from storage.models import Bucket
 
 RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
@@ -89,9 +93,9 @@ WITH {access.API_KEY}, place AS (
      WHERE %(once_key)s::text IS NULL OR EXISTS (SELECT 1 FROM once)
     RETURNING id, created_at
 ), payload AS (
-    INSERT INTO jobs_payload (job_id, input, webhook, policy, request_bucket)
+    INSERT INTO jobs_payload (job_id, input, inputs, moved_bytes, webhook, policy, request_bucket)
     SELECT job.id, CASE WHEN dialect = 'raw' THEN %(input)s::bytea ELSE coalesce(%(workflow_input)s, %(input)s) END,
-           %(webhook)s, %(policy)s,
+           %(inputs)s::bytea, %(moved_bytes)s, %(webhook)s, %(policy)s,
            CASE WHEN dialect = 'raw' THEN %(raw_request_bucket)s::bytea ELSE %(request_bucket)s::bytea END
       FROM job, place
 ), event AS (
@@ -115,12 +119,34 @@ def create(key: GivenKey, endpoint: str, submission: Submission) -> Created:
     With an Idempotency-Key that made a job here before, that job is returned.
     """
     while True:
-        if created := _create(key, endpoint, submission):
+        make = _create_with_files if submission.references or submission.moved else _create
+        if created := make(key, endpoint, submission):
             return created  # else the submission that had this key was rolled back, or its day is over
 
 
-def _create(key: GivenKey, endpoint: str, submission: Submission) -> Created | None:
+def _create_with_files(key: GivenKey, endpoint: str, submission: Submission) -> Created | None:
+    """The same, with the files that its input names: found and locked before, held and named after. Refused(503): what
+    was moved out of the request has gone meanwhile."""
+    try:
+        with transaction.atomic():
+            tenant_id, places = inputs.find(key, endpoint, submission.references)
+            places += inputs.keep_moved(submission.moved)
+            created = _create(key, endpoint, submission, places)
+            if created and created.replayed is None and tenant_id:
+                inputs.hold(created.job.uuid, places)
+                inputs.name_moved(created.job.uuid, tenant_id, submission.moved, places)
+            elif submission.moved:
+                transaction.set_rollback(True)  # a replay: nothing of this request is needed
+            return created
+    except Lost as error:
+        raise Refused(
+            503, "unavailable", "A file of the request was deleted meanwhile. Try again.", retry_after_s=1
+        ) from error
+
+
+def _create(key: GivenKey, endpoint: str, submission: Submission, files: Sequence[Place] = ()) -> Created | None:
     params = access.api_key_params(key, RUN) | vars(submission) | {"endpoint": endpoint, "id": uuid7()}
+    params |= {"inputs": inputs.stored(files), "moved_bytes": sum(moved.blob.bytes for moved in submission.moved)}
     if submission.workflow_input is submission.input:
         params["workflow_input"] = None  # the same bytes are not sent twice
     for name in ("request_bucket", "raw_request_bucket"):
@@ -254,8 +280,11 @@ def retry_job(job: UUID, by: str) -> State:
         state, _ = _lock(job)
         if state not in RETRYABLE:
             raise Refused(409, "not_retryable", f"Only FAILED and TIMED_OUT jobs can be retried; this one is {state}.")
-        if sql.one("SELECT request_bucket_wiped FROM jobs_payload WHERE job_id = %s", [job])[0]:
+        payload = Payload.objects.only("inputs", "request_bucket_wiped").get(pk=job)
+        if payload.request_bucket_wiped:
             raise Refused(409, "not_retryable", "The S3 secrets of this job are kept for 24 h only. Run it anew.")
+        if not inputs.can_run_again(payload):
+            raise Refused(409, "not_retryable", "The input files of this job are held for 24 h only. Run it anew.")
         told, *endpoint = sql.one(RETRY, {"job": job, "text": by})
         announce_deliveries(told)
         wake_endpoint(*endpoint)

@@ -24,13 +24,14 @@ class Caller:
     key_id: int
     tenant_id: UUID
     endpoint_id: int
+    dialect: str
     scopes: frozenset[str]
     quotas: dict[str, tuple[Quota, ...]]
 
 
 CALLER = f"""
 WITH {access.API_KEY}
-SELECT {access.API_KEY_COLUMNS}, e.id, t.id, t.name, k.scopes, t.requests_per_10s, k.requests_per_10s
+SELECT {access.API_KEY_COLUMNS}, e.id, e.dialect, t.id, t.name, k.scopes, t.requests_per_10s, k.requests_per_10s
   FROM (VALUES (1)) one LEFT JOIN key ON true
   LEFT JOIN (caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
              JOIN accounts_tenant t ON t.id = g.tenant_id JOIN accounts_apikey k ON k.id = caller.key_id)
@@ -41,7 +42,7 @@ def caller(key: GivenKey, endpoint: str, scope: str) -> Caller:
     """Who calls. Raises Refused: 401, 403, 404."""
     row = sql.one(CALLER, access.api_key_params(key, scope) | {"endpoint": endpoint})
     access.check_api_key(key, scope, row)
-    endpoint_id, tenant_id, tenant, scopes, of_tenant, of_key = row[access.API_KEY_WIDTH :]
+    endpoint_id, dialect, tenant_id, tenant, scopes, of_tenant, of_key = row[access.API_KEY_WIDTH :]
     if endpoint_id is None:
         raise no_endpoint(endpoint)
     key_id = row[0]
@@ -67,6 +68,7 @@ def caller(key: GivenKey, endpoint: str, scope: str) -> Caller:
         key_id=key_id,
         tenant_id=tenant_id,
         endpoint_id=endpoint_id,
+        dialect=dialect,
         scopes=frozenset(scopes),
         quotas={operation: quotas(operation, usual) for operation, usual in settings.RATE_LIMITS.items()},
     )

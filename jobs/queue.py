@@ -10,6 +10,7 @@ from django.db import transaction
 
 from accounts import sql
 from jobs.caps import GRANT_MAY, HANDS_OUT, KEY_MAY, TENANT_MAY, limits_something
+from jobs.depth import Holder, room
 from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, move_sql
 
 
@@ -23,20 +24,7 @@ class Claimed:
     dialect: str
     input: bytes
     request_bucket: bytes | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who claims: a worker of a fleet, or a backend itself. `starts`: it counts as started at the hand-over.
-
-    prefetch: how many attempts that have not started it may hold; 0: one, when it has let go of all else; None: it
-    keeps its own count.
-    """
-
-    name: str
-    worker_id: int | None = None
-    starts: bool = True
-    prefetch: int | None = None
+    inputs: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +46,10 @@ def claim(endpoint_id: int, holder: Holder, n: int) -> Taken:
     until = time.monotonic() + LOCK_WAIT_S
     while True:
         with transaction.atomic():
-            room, warm = _room(holder, n)
-            if room <= 0:
+            most, warm = room(holder, n)
+            if most <= 0:
                 return Taken(jobs=[], full=True)
-            jobs, contended = _claim(endpoint_id, holder, room, warm)
+            jobs, contended = _claim(endpoint_id, holder, most, warm)
         if jobs or not contended or time.monotonic() > until:
             return Taken(jobs=jobs)
         time.sleep(random.uniform(0.001, 0.01))
@@ -103,25 +91,6 @@ class Found:
     capped: bool
     turn: float
     job: UUID | None = None
-
-
-def _room(holder: Holder, n: int) -> tuple[int, bool]:
-    """How many of n it may have now, under the worker's row's lock: two polls of it cannot both find room. And whether
-    it has loaded models for a job before."""
-    if holder.worker_id is None:
-        return n, False
-    locked = "SELECT model_hashes IS NOT NULL FROM jobs_worker WHERE id = %s FOR NO KEY UPDATE"
-    row = sql.first(locked, [holder.worker_id])
-    warm = bool(row and row[0])
-    if holder.prefetch is None:
-        return n, warm
-    held, unstarted = sql.one(
-        "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL AND started_at IS NULL) FROM jobs_attempt"
-        " WHERE worker_id = %s AND released_at IS NULL",
-        [holder.worker_id],
-    )
-    room: int = holder.prefetch - unstarted if holder.prefetch else 1 - held
-    return min(n, room), warm
 
 
 AHEAD = 4  # jobs of a key, and grants, among which a warm worker's job is looked for
@@ -278,7 +247,7 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
 ), begun AS (
     SELECT * FROM job WHERE %(starts)s::bool
 ), delivery AS ({delivery_sql(News.STARTED, "begun")})
-SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket, {HAS_DELIVERIES}
+SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket, p.inputs, {HAS_DELIVERIES}
   FROM job JOIN jobs_payload p ON p.job_id = job.id JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
 
 
@@ -288,7 +257,7 @@ def _take(found: Found, holder: Holder, turn: float) -> Claimed | None:
     row = sql.first(TAKE, params)
     if row is None:
         return None
-    job, sync, number, dialect, given, bucket, told = row
+    job, sync, number, dialect, given, bucket, inputs, told = row
     announce_deliveries(told)
     return Claimed(
         job=job,
@@ -297,4 +266,5 @@ def _take(found: Found, holder: Holder, turn: float) -> Claimed | None:
         dialect=dialect,
         input=bytes(given),
         request_bucket=None if bucket is None else bytes(bucket),
+        inputs=None if inputs is None else bytes(inputs),
     )

@@ -28,7 +28,7 @@ WITH released AS (
       FROM released r WHERE a.id = r.id
 ), ended AS (
     SELECT j.tenant_id, j.endpoint_id, j.api_key_id,
-           CASE WHEN j.retries = 0 THEN octet_length(p.input) ELSE 0 END AS bytes_in,
+           CASE WHEN j.retries = 0 THEN octet_length(p.input) + p.moved_bytes ELSE 0 END AS bytes_in,
            coalesce(octet_length(p.output), 0) + coalesce((SELECT sum(b.bytes) FROM storage_blob b
                WHERE b.job_id = j.id AND b.attempt = j.attempt AND b.state = 'kept'), 0) AS bytes_out
       FROM jobs_job j JOIN jobs_payload p ON p.job_id = j.id

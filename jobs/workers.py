@@ -8,11 +8,12 @@ from django.db import transaction
 
 from accounts import access, sql
 from accounts.keys import GivenKey
+from jobs.depth import Holder
 from jobs.ids import AttemptId, attempt_id
 from jobs.live import announce, endpoint_key, worker_key
 from jobs.loss import lose
 from jobs.models import Endpoint
-from jobs.queue import Holder, Taken, claim
+from jobs.queue import Taken, claim
 from jobs.usage import settle
 
 SETTLE_S = 2  # what a worker said within this time of a hand-over may be older than it

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from mimetypes import guess_type
 from typing import IO
 from uuid import UUID
 
@@ -37,6 +38,10 @@ class New:
     lives: timedelta | None = None
 
 
+def type_of(name: str) -> str:
+    return guess_type(name)[0] or "application/octet-stream"
+
+
 def pending(tenant_id: UUID, new: New) -> Blob:
     """A place for its bytes in the operator's S3. Deleted in a while unless `keep` is called."""
     key = f"{tenant_id}/uploads/{secrets.token_hex(8)}-{plain_name(new.name)}"
@@ -53,12 +58,15 @@ def pending(tenant_id: UUID, new: New) -> Blob:
 def upload(tenant_id: UUID, new: New, body: IO[bytes]) -> Blob:
     """A blob of these bytes, whose hash Hearth has made itself: one that is kept already, or a new one that is to be
     kept soon. Raises botocore's errors."""
-    known = Blob.all_tenants.filter(_uploaded(tenant_id, new.sha256)).first()
-    if known is not None:
-        return known
+    if (blob := known(tenant_id, new.sha256)) is not None:
+        return blob
     blob = pending(tenant_id, new)
     put_object(operators_place(public=False), blob.key, body, content_type=new.content_type)
     return blob
+
+
+def known(tenant_id: UUID, sha256: str) -> Blob | None:
+    return Blob.all_tenants.filter(_uploaded(tenant_id, sha256)).first()
 
 
 def _uploaded(tenant_id: UUID, sha256: str) -> Q:

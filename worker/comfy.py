@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -16,16 +17,20 @@ from yarl import URL
 from worker.errors import JobError, disk_full
 from worker.rejected import rejected, says_disk_full
 from worker.settings import Settings
+from worker.spool import Spool
+from worker.wire import takes_files
 
 T = TypeVar("T")
 Place = Literal["running", "pending"]
 UPLOAD_BYTES_A_SECOND = 1024**2  # slower than this is taken for hanging
+ALWAYS_TAKEN_BYTES, FORM_BYTES = 32 * 1024**2, 4096  # ComfyUI takes 100 MiB by default, the form around it included
 
 
 class Comfy:
     def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
         self.settings = settings
         self._session = session
+        self._node_classes: dict[str, dict[str, Any]] = {}
         self._shown = str(URL(settings.comfyui_url).with_user(None))  # messages carry no password
 
     async def connect(self, client_id: str) -> aiohttp.ClientWebSocketResponse:
@@ -54,23 +59,51 @@ class Comfy:
                     raise self._unreachable() from error
             await asyncio.sleep(min(0.5, self.settings.start_s))
 
-    async def upload(self, folder: str, name: str, data: bytes) -> str:
+    async def upload(self, folder: str, name: str, body: Spool) -> str:
         """Put an input file there; how a workflow refers to it, which is what ComfyUI answers, not what was asked."""
         subfolder, _, filename = f"{folder}/{name}".rpartition("/")
+        await self._check_upload(name, body.size)
 
         async def attempt() -> tuple[int, str]:
             form = aiohttp.FormData({"subfolder": subfolder, "type": "input"})
-            form.add_field("image", data, filename=filename, content_type="application/octet-stream")
+            form.add_field("image", body.reader(), filename=filename, content_type="application/octet-stream")
             return await self._post("/upload/image", data=form)
 
-        seconds = self.settings.http_s + len(data) / UPLOAD_BYTES_A_SECOND
-        status, body = await self.when_up(lambda: self._patiently(attempt, seconds=seconds))
-        if says_disk_full(body):
+        seconds = self.settings.http_s + body.size / UPLOAD_BYTES_A_SECOND
+        status, said = await self.when_up(lambda: self._patiently(attempt, seconds=seconds))
+        if says_disk_full(said):
             raise disk_full(f"ComfyUI could not take the input file {name!r}")
         if status != 200:
-            raise JobError(f"ComfyUI refused the input file {name!r}: HTTP {status} {body[:200]}".strip(), "bad_input")
-        given = json.loads(body)
+            raise JobError(f"ComfyUI refused the input file {name!r}: HTTP {status} {said[:200]}".strip(), "bad_input")
+        given = json.loads(said)
         return f"{given['subfolder']}/{given['name']}"
+
+    async def _check_upload(self, name: str, size: int) -> None:
+        """ComfyUI breaks off what is too large for it, which would look like a fault of its own."""
+        if size <= ALWAYS_TAKEN_BYTES:
+            return
+        most = (await self.when_up(lambda: self._get("/features"))).get("max_upload_size")
+        if isinstance(most, int) and size > most - FORM_BYTES:
+            raise JobError(
+                f"the input file {name!r} has {size} bytes, and this worker's ComfyUI takes at most {most}; send a"
+                " smaller one, or have ComfyUI started with a larger --max-upload-size",
+                "bad_input",
+            )
+
+    async def takes_files(self, node_class: str, name: str) -> bool:
+        """Whether this input of the class names an uploaded file."""
+        if node_class not in self._node_classes:
+            path = f"/object_info/{quote(node_class, safe='')}"
+            found = (await self.when_up(lambda: self._get(path))).get(node_class)
+            if not isinstance(found, dict):  # it will be refused as unknown
+                return False
+            self._node_classes[node_class] = found.get("input") or {}
+        declared = self._node_classes[node_class]
+        for category in ("required", "optional"):
+            config = (declared.get(category) or {}).get(name)
+            if isinstance(config, list) and len(config) > 1 and isinstance(config[1], dict):
+                return takes_files(node_class, name, config[1])
+        return takes_files(node_class, name, {})
 
     async def submit(
         self, prompt_id: str, client_id: str, workflow: dict[str, Any], *, previews: bool = False

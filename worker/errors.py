@@ -20,6 +20,7 @@ class Code:
 
 CODES: Mapping[str, Code] = {
     "bad_input": Code(),
+    "input_unavailable": Code(),
     "workflow_rejected": Code(),
     "node_failed": Code(),
     "interrupted": Code(),

@@ -23,6 +23,7 @@ from worker.aside import to_end
 from worker.beside import Beside
 from worker.comfy import Comfy
 from worker.errors import JobError, disk_full
+from worker.fetch import Fetcher
 from worker.files import OutputFile, Stored
 from worker.follow import Follow
 from worker.health import Health
@@ -57,6 +58,7 @@ class Worker:
         self._held = Held()
         self._session = aiohttp.ClientSession()
         self._putter = Putter(settings.url_allow, settings.hearth_retry_s)
+        self._fetcher = Fetcher(settings.url_allow, settings.hearth_retry_s, settings.input_max_bytes, settings.input_s)
         self._comfy = Comfy(settings, self._session)
         self.health = Health(self._comfy, self._fell_ill)
         self._listener = Listener(self._comfy, self.health.doubt)
@@ -67,6 +69,7 @@ class Worker:
         await self._listener.close()
         await self._session.close()
         await self._putter.close()
+        await self._fetcher.close()
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
@@ -93,9 +96,10 @@ class Worker:
             self._held.drop()
 
     def _ours(self, job: dict[str, Any]) -> Job:
-        field = take_field(job)
-        hearth = Hearth(*field, self._session, self._settings.hearth_retry_s) if field else None
-        return Job(id=str(job.get("id")), hearth=hearth, folder=traces.new_folder())
+        way = take_field(job)
+        hearth = Hearth(way.url, way.token, self._session, self._settings.hearth_retry_s) if way else None
+        sources = way.sources if way else {}
+        return Job(id=str(job.get("id")), hearth=hearth, folder=traces.new_folder(), sources=sources)
 
     def _fell_ill(self, fault: JobError) -> None:
         self.cut_poll()
@@ -136,10 +140,13 @@ class Worker:
         self._held.waits(_not_started(fault) if fault else None)
         ran: list[Follow] = []
         try:
-            workflow = traces.saving_into(ours.folder, await inputs.place(self._comfy, given, ours.folder))
+            workflow = traces.saving_into(ours.folder, await self._placed(ours, given))
             return await self._runs(ours, given, workflow, ran)
         finally:
             await to_end(asyncio.to_thread(self._clean, ours, ran))
+
+    async def _placed(self, ours: Job, given: JobInput) -> dict[str, Any]:
+        return await inputs.place(self._comfy, given, ours.folder, self._fetcher, ours.sources)
 
     def _clean(self, ours: Job, ran: Sequence[Follow]) -> None:
         if self._settings.comfyui_dir:

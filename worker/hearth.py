@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from worker.wire import HEARTH_FIELD, Asset, Found, Part, Slot, Upload
+from worker.wire import HEARTH_FIELD, Asset, Found, Part, Slot, Source, Upload
 
 CALL_S, COMPLETE_S = 15, 90  # S3 takes its time to make one file of many parts
+SOURCE_FIELDS = [field.name for field in dataclasses.fields(Source)]
 T = TypeVar("T")
 
 
@@ -113,10 +114,23 @@ def _each(shape: type[T], answered: list[dict[str, Any]], number: int) -> list[T
     return [shape(**{name: value for name, value in one.items() if name in names}) for one in answered]
 
 
-def take_field(job: dict[str, Any]) -> tuple[str, str] | None:
-    """Cut (url, token) out of the job itself, so that nothing later can log it or send it to ComfyUI."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WayBack:
+    """The job's `_hearth`: where to call, by what right, and where its input's files are, by their text in it."""
+
+    url: str
+    token: str = dataclasses.field(repr=False)
+    sources: dict[str, Source] = dataclasses.field(default_factory=dict, repr=False)
+
+
+def take_field(job: dict[str, Any]) -> WayBack | None:
+    """Cut it out of the job itself, so that nothing later can log it or send it to ComfyUI."""
     given = job.get("input")
     field = given.pop(HEARTH_FIELD, None) if isinstance(given, dict) else None
     if isinstance(field, dict) and isinstance(field.get("url"), str) and isinstance(field.get("token"), str):
-        return field["url"], field["token"]
+        told = {
+            ref: Source(**{name: about[name] for name in SOURCE_FIELDS if name in about})
+            for ref, about in (field.get("inputs") or {}).items()
+        }
+        return WayBack(url=field["url"], token=field["token"], sources=told)
     return None

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.aside import to_end
 from worker.hearth import Away, Hearth, NotOurs
+from worker.wire import Source
 
 log = logging.getLogger("hearth.worker")
 
@@ -18,11 +20,13 @@ SHUTDOWN = "the worker shuts down", "shutdown"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """hearth: this attempt's line to Hearth, if the job came from there. folder: its own on ComfyUI's disk."""
+    """hearth: this attempt's line to Hearth, if the job came from there. folder: its own on ComfyUI's disk. sources:
+    where the files are that its input names."""
 
     id: str
     hearth: Hearth | None
     folder: str
+    sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
 
 
 class Held:

@@ -3,8 +3,7 @@
 import base64
 import binascii
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +11,18 @@ from worker.aside import at_most
 from worker.bucket import Bucket
 from worker.comfy import Comfy
 from worker.errors import JobError
-from worker.wire import name_fault, paths_fault
-
-DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+from worker.fetch import Fetched, Fetcher
+from worker.spool import Spool
+from worker.wire import DATA_URI, FILES, MOST_REFERENCES, Source, name_fault, named_files, paths_fault, reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
+    """Its bytes, or what stands for them (wire.REFERENCE)."""
+
     name: str
-    data: bytes = field(repr=False)
+    data: bytes = field(default=b"", repr=False)
+    ref: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,68 @@ def parse(job: Mapping[str, Any]) -> JobInput:
     )
 
 
-async def place(comfy: Comfy, given: JobInput, folder: str) -> dict[str, Any]:
-    """Upload the job's files into its folder; the workflow with their names replaced by ComfyUI's."""
-    if not given.files:
-        return given.workflow
-    names = await at_most(4, lambda file: comfy.upload(folder, file.name, file.data), given.files)
-    return _renamed(given.workflow, {file.name: name for file, name in zip(given.files, names, strict=True)})
+async def place(
+    comfy: Comfy, given: JobInput, folder: str, fetcher: Fetcher, sources: Mapping[str, Source]
+) -> dict[str, Any]:
+    """Fetch the job's files and upload them into its folder; the workflow with ComfyUI's names for them. `sources`:
+    where Hearth says that they are. JobError("bad_input") says which file cannot be had, and why."""
+    linked = await _linked(comfy, given.workflow)
+    fetched = await _fetched(fetcher, given, linked, sources)
+
+    async def upload(file: tuple[str, Spool]) -> str:
+        return await comfy.upload(folder, *file)
+
+    files = [(file.name, fetched[file.ref].body if file.ref else Spool.of(file.data)) for file in given.files]
+    names = await at_most(4, upload, files)
+    refs = list(dict.fromkeys(ref for _, _, ref in linked))
+    uploaded = await at_most(4, upload, [(fetched[ref].name, fetched[ref].body) for ref in refs])
+    placed = dict(zip(refs, uploaded, strict=True))
+    workflow = _renamed(given.workflow, {name: new for (name, _), new in zip(files, names, strict=True)})
+    return _with_files(workflow, {(node, name): placed[ref] for node, name, ref in linked})
+
+
+async def _fetched(
+    fetcher: Fetcher, given: JobInput, linked: Sequence[tuple[str, str, str]], sources: Mapping[str, Source]
+) -> dict[str, Fetched]:
+    """What each reference stands for, fetched once however often it is named."""
+    wanted = {ref: f"node {node!r}, input {name!r} ({shown_ref(ref)})" for node, name, ref in linked}
+    wanted |= {file.ref: f"input file {file.name!r} ({shown_ref(file.ref)})" for file in given.files if file.ref}
+    if len(wanted) > MOST_REFERENCES:
+        raise _bad(f"the input names {len(wanted)} files that are elsewhere; at most {MOST_REFERENCES} are fetched")
+    found = await fetcher.fetch([(what, _source(what, ref, sources)) for ref, what in wanted.items()])
+    return dict(zip(wanted, found, strict=True))
+
+
+def _source(what: str, ref: str, sources: Mapping[str, Source]) -> Source:
+    found = sources.get(ref)
+    if found is None and (match := reference(ref)) and not match["web"]:
+        raise _bad(f"{what}: Hearth has told no place of it; this worker knows https URLs alone")
+    return found or Source(url=ref)
+
+
+def shown_ref(ref: str) -> str:
+    """For messages: without a URL's query, which may be a signature."""
+    return ref.partition("?")[0][:200]
+
+
+async def _linked(comfy: Comfy, workflow: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(node, input, reference): assets wherever they stand, others where ComfyUI says that the input is an uploaded
+    file. What else looks like a URL is text."""
+    found: list[tuple[str, str, str]] = []
+    for node, about in workflow.items():
+        if isinstance(about, dict) and isinstance(about.get("inputs"), dict):
+            for name, value in about["inputs"].items():
+                match = reference(value)
+                if match and (match["asset"] or await comfy.takes_files(str(about.get("class_type")), name)):
+                    found.append((node, name, value))
+    return found
+
+
+def _with_files(workflow: dict[str, Any], names: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    changed = {node: dict(workflow[node]["inputs"]) for node, _ in names}
+    for (node, name), file in names.items():
+        changed[node][name] = file
+    return workflow | {node: workflow[node] | {"inputs": inputs} for node, inputs in changed.items()}
 
 
 def _workflow(given: Any) -> dict[str, Any]:
@@ -87,24 +145,25 @@ def _flag(given: Mapping[str, Any], key: str) -> bool:
 
 def _files(given: Mapping[str, Any]) -> tuple[InputFile, ...]:
     files: dict[str, InputFile] = {}
-    for key in ("files", "images"):
+    for key in FILES:
         for name, content in _named(key, given.get(key)):
             if name in files:
                 raise _bad(f"input.{key}: the name {name!r} is given twice")
-            files[name] = InputFile(name=name, data=_decoded(name, content))
+            if reference(content):
+                files[name] = InputFile(name=name, ref=content)
+            else:
+                files[name] = InputFile(name=name, data=_decoded(name, content))
     return tuple(files.values())
 
 
 def _named(key: str, listed: Any) -> Iterator[tuple[str, Any]]:
     """Both shapes: a list of {"name", "data" or "image"}, or an object of name to content."""
-    if isinstance(listed, dict):
-        listed = [{"name": name, "data": content} for name, content in listed.items()]
-    if not isinstance(listed or [], list):
+    if not isinstance(listed or [], list | dict):
         raise _bad(f'input.{key} is not a list; send [{{"name": "a.png", "data": "<base64>"}}]')
-    for item in listed or []:
-        if not isinstance(item, dict):
-            raise _bad(f'input.{key} holds something that is not {{"name", "data"}}')
-        yield _checked_name(key, item.get("name")), item.get("data", item.get("image"))
+    if isinstance(listed, list) and not all(isinstance(item, dict) for item in listed):
+        raise _bad(f'input.{key} holds something that is not {{"name", "data"}}')
+    for name, content in named_files(listed):
+        yield _checked_name(key, name), content
 
 
 def _checked_name(key: str, name: Any) -> str:
@@ -117,7 +176,7 @@ def _checked_name(key: str, name: Any) -> str:
 
 def _decoded(name: str, content: Any) -> bytes:
     if not isinstance(content, str) or not content:
-        raise _bad(f"file {name!r} has no content; send base64 or a data URI")
+        raise _bad(f"file {name!r} has no content; send base64, a data URI or a URL")
     prefix = DATA_URI.match(content)
     if content.startswith("data:") and not prefix:
         raise _bad(f"file {name!r} is a data URI without ;base64")

@@ -17,7 +17,8 @@ class Settings:
     prompt. stop_s: so long ComfyUI is waited for after a cancel. hearth_retry_s: so long Hearth may be away.
     grace_s: so long a running job may go on after SIGTERM. catalogue_s: so often ComfyUI is asked for its nodes while
     it is idle. comfyui_dir: ComfyUI's base directory where this process can delete files in it, else empty.
-    comfyui_restart: a shell command that restarts ComfyUI, or empty."""
+    comfyui_restart: a shell command that restarts ComfyUI, or empty. input_max_bytes, input_s: of all
+    files together that are fetched for a job."""
 
     comfyui_url: str = "http://127.0.0.1:8188"
     start_s: float = 120
@@ -29,6 +30,8 @@ class Settings:
     hearth_retry_s: float = 60
     grace_s: float = 25
     catalogue_s: float = 60
+    input_max_bytes: int = 1024**3
+    input_s: float = 300
     url_allow: tuple[type_of_network, ...] = ()
     bucket: Bucket | None = None
     comfyui_dir: str = ""
@@ -52,6 +55,8 @@ def read(env: Mapping[str, str]) -> Settings:
         hearth_retry_s=_seconds(env, "HEARTH_RETRY_S", default.hearth_retry_s),
         grace_s=_seconds(env, "HEARTH_GRACE_S", default.grace_s),
         catalogue_s=_seconds(env, "HEARTH_CATALOGUE_S", default.catalogue_s),
+        input_max_bytes=int(_number(env, "HEARTH_INPUT_MAX_BYTES", default.input_max_bytes, 1e12)),
+        input_s=_seconds(env, "HEARTH_INPUT_S", default.input_s),
         url_allow=_networks(env, "HEARTH_URL_ALLOW"),
         bucket=_bucket(env),
         comfyui_dir=_folder(env, "COMFYUI_DIR"),
@@ -84,12 +89,16 @@ def _level(env: Mapping[str, str], name: str, default: str) -> str:
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    return _number(env, name, default, 1e7)
+
+
+def _number(env: Mapping[str, str], name: str, default: float, most: float) -> float:
     text = env.get(name) or str(default)
     try:
         value = float(text)
     except ValueError:
         value = 0
-    if not 0 < value < 1e7:
+    if not 0 < value < most:
         raise ValueError(f"{name}={text!r} is not a number above 0")
     return value
 

@@ -16,6 +16,12 @@ class Spool:
         self._memory = bytearray()
         self._file: Any = None
 
+    @classmethod
+    def of(cls, data: bytes) -> "Spool":
+        made = cls()
+        made.write(data)
+        return made
+
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self._file is None and self.size > IN_MEMORY_BYTES:

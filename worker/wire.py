@@ -127,8 +127,42 @@ def is_core(python_module: Any) -> bool:
 def lists_files(node_class: str, name: str, options: Mapping[str, Any]) -> bool:
     """Whether the choices that /object_info tells for this input are files that jobs left in ComfyUI's folders: those
     are tenants', and a name that is not among them may be there when the job runs."""
-    told = any((key.endswith("upload") and options[key]) or key in ("image_folder", "remote") for key in options)
+    return takes_files(node_class, name, options) or any(key in ("image_folder", "remote") for key in options)
+
+
+def takes_files(node_class: str, name: str, options: Mapping[str, Any]) -> bool:
+    """Whether this input names a file that was uploaded: so a URL in its place is one to fetch, and no text."""
+    told = any(key.endswith("upload") and options[key] for key in options)
     return told or f"{node_class}.{name}" in FILE_INPUTS
+
+
+REFERENCE = re.compile(
+    r"(?P<asset>asset:(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))"
+    r"|(?P<s3>s3://(?P<bucket>[^/\s]+)/(?P<key>\S.*))|(?P<web>https?://\S+)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What may stand for a file: an asset of the tenant's, an object in his own S3 bucket, a URL for the worker."""
+MOST_REFERENCES = 100  # of one job
+
+
+def reference(value: Any) -> re.Match[str] | None:
+    return REFERENCE.fullmatch(value) if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a reference's bytes are: `_hearth.inputs` has one for each asset: and s3:// of a job, by its text.
+
+    trusted: the operator's S3; else the address must pass `check_address`. bytes, sha256: what must come, if known.
+    fault: why there is no URL.
+    """
+
+    url: str
+    trusted: bool = False
+    name: str = ""
+    bytes: int | None = None
+    sha256: str = ""
+    fault: str = ""
 
 
 class UrlRefused(ValueError):
@@ -296,15 +330,23 @@ def name_fault(name: str) -> str:
     return ""
 
 
+DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+FILES, CONTENT = ("files", "images"), ("data", "image", "url")
+
+
 def file_names(given: Mapping[str, Any]) -> list[str]:
     """The names of a job's own files, from `files` and `images` in both of their shapes; what is odd is left out."""
-    listed = [given.get(key) or () for key in ("files", "images")]
-    items = [item.get("name") if isinstance(item, dict) else item for files in listed for item in _items(files)]
-    return [name for name in items if isinstance(name, str)]
+    return [name for key in FILES for name, _ in named_files(given.get(key)) if isinstance(name, str)]
 
 
-def _items(files: Any) -> Iterable[Any]:
-    return files if isinstance(files, dict | list | tuple) else ()
+def named_files(listed: Any) -> Iterator[tuple[Any, Any]]:
+    """(name, content) of each: from a list of {"name", "data" or "image" or "url"}, or an object of name to content."""
+    if isinstance(listed, dict):
+        yield from listed.items()
+    elif isinstance(listed, list):
+        for item in listed:
+            if isinstance(item, dict):
+                yield item.get("name"), next((item[key] for key in CONTENT if key in item), None)
 
 
 def paths_fault(workflow: Mapping[str, Any], names: Iterable[str]) -> str:

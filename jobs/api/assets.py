@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from mimetypes import guess_type
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from uuid import UUID
@@ -139,7 +138,7 @@ def _new(about: Mapping[str, Any], given_type: str, size: int, sha256: str) -> a
     lives_s = about.get("expires_in_s")
     return assets.New(
         name=name,
-        content_type=about.get("content_type") or plain_type(given_type) or guess_type(name)[0] or NO_TYPE,
+        content_type=about.get("content_type") or plain_type(given_type) or assets.type_of(name),
         bytes=size,
         sha256=sha256,
         lives=timedelta(seconds=lives_s) if lives_s else None,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.wire import is_core, is_model, lists_files
+from worker.wire import is_core, is_model, lists_files, takes_files
 
 ANY = "*"
 DYNAMIC = "COMFY_"  # types whose inputs the node makes up: COMFY_AUTOGROW_V3 and the like
@@ -33,13 +33,14 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """type: a plain type, None when it cannot be judged. low, high: bounds of a number."""
+    """type: a plain type, None when it cannot be judged. low, high: bounds of a number. file: of an upload."""
 
     required: bool
     type: str | None
     low: float | None = None
     high: float | None = None
     choices: Choices | None = None
+    file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +95,15 @@ class _Compiler:
         if not isinstance(config, list) or not config:
             return Input(False, None)
         kind, options = config[0], config[1] if len(config) > 1 and isinstance(config[1], dict) else {}
+        file = takes_files(name, key, options)
         if isinstance(kind, list):
             several = any(options.get(flag) not in (None, False) for flag in ("multiselect", "multi_select"))
             judged = not several and not lists_files(name, key, options)
-            return Input(required, "COMBO", choices=self._choices_of(core, kind) if judged else None)
+            return Input(required, "COMBO", choices=self._choices_of(core, kind) if judged else None, file=file)
         if not isinstance(kind, str) or kind.startswith(DYNAMIC):
             return Input(False, None)
         low, high = (_bound(options, bound) if core else None for bound in ("min", "max"))
-        return Input(required, kind, low, high)
+        return Input(required, kind, low, high, file=file)
 
     def _choices_of(self, core: bool, listed: list[Any]) -> Choices | None:
         try:

@@ -92,6 +92,8 @@ class Payload(models.Model):
 
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="payload")
     input = models.BinaryField()
+    inputs = models.BinaryField(null=True, help_text="JSON: where the files are that the input names (jobs/inputs.py).")
+    moved_bytes = models.BigIntegerField(db_default=0, help_text="Of files that came in the request and are not in it.")
     webhook = models.TextField(db_default="")
     policy = models.BinaryField(null=True, help_text="As given.")
     request_bucket = SealedField(null=True, help_text="The request's own tobucket / s3Config (rules.md 22).")

@@ -7,8 +7,9 @@ it can, job-take answers 429 when it is away, and a poll with a wrong key or nam
 import asyncio
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -22,6 +23,7 @@ from accounts.errors import Refused, bad_request
 from accounts.sealed import Sealed
 from jobs import catalogue, loss, news, stream, workers
 from jobs.ids import AttemptId, attempt_id, parse_attempt_id
+from jobs.inputs import sources
 from jobs.live import Hub, endpoint_key, news_key, worker_key
 from jobs.models import Endpoint
 from jobs.queue import Claimed
@@ -32,7 +34,7 @@ from jobs.wire.bodies import Parts, Unreadable, parse_request, read_body, split_
 from jobs.wire.call import P, T, verb
 from jobs.wire.gone import Gone, wait
 from storage.outputs import NotLookedAt
-from worker.wire import HEARTH_FIELD
+from worker.wire import HEARTH_FIELD, Source
 
 log = logging.getLogger("hearth.fleet")
 NOTHING = Response(status_code=204)
@@ -68,7 +70,7 @@ async def _take(request: Request, n: int) -> list[bytes]:
             _hub().wake(endpoint_key(poller.endpoint_id))  # whom the wake that it did not use was for
             await verb(workers.hang_up, poller)
             return []
-        return [_handover(job) for job in claimed]
+        return [_handover(job, await verb(sources, job.inputs) if job.inputs else {}) for job in claimed]
     except Refused as error:
         raise _pause(error) from error
     finally:
@@ -114,12 +116,15 @@ async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
     return taken.jobs
 
 
-def _handover(job: Claimed) -> bytes:
-    """A job as the worker gets it: its attempt's id and its input, with the way back to Hearth for our own worker."""
+def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:
+    """A job as the worker gets it: its attempt's id and its input, with the way back to Hearth for our own worker, and
+    where the files are that the input names."""
     given = job.input
     fields: dict[str, object] = {"id": attempt_id(job.job, job.sync, job.number)}
     if job.dialect == Endpoint.Dialect.HEARTH:
-        way_back = {"url": settings.HEARTH_URL, "token": worker_token(job.job, job.number)}
+        way_back: dict[str, Any] = {"url": settings.HEARTH_URL, "token": worker_token(job.job, job.number)}
+        if inputs:
+            way_back["inputs"] = {text: asdict(source) for text, source in inputs.items()}
         # last, since of equal names the last one counts
         given = given.rstrip()[:-1] + b"," + orjson.dumps(HEARTH_FIELD) + b":" + orjson.dumps(way_back) + b"}"
     elif job.request_bucket is not None:

@@ -21,6 +21,7 @@ from jobs.wire.bodies import parse_request, read_body
 from jobs.wire.call import verb
 from jobs.wire.gate import GATE
 from jobs.wire.gone import Gone, wait
+from jobs.wire.moving import without_bytes
 from jobs.wire.rates import limited
 from jobs.wire.submission import Once, Submission, parse_submission
 
@@ -50,7 +51,8 @@ async def _created(request: Request, *, sync: bool) -> lifecycle.Created:
     submission = await _submission(request, sync=sync)
     try:
         async with GATE.passing(request.state.caller):
-            return await verb(lifecycle.create, key_of(request), endpoint_of(request), submission)
+            lean = await without_bytes(request.state.caller, submission)
+            return await verb(lifecycle.create, key_of(request), endpoint_of(request), lean)
     except Refused:
         if made := await _made_before(request, submission):
             return made  # that a limit was reached since is no reason not to tell of it
@@ -159,7 +161,8 @@ async def _submission(request: Request, *, sync: bool) -> Submission:
 
 def _parse(body: bytes, sync: bool, endpoint: str, once_key: str | None) -> Submission:
     once = None if once_key is None else Once(key=once_key, body_sha256=sha256(body).digest())
-    return parse_submission(parse_request(body), sync=sync, judge=catalogue.judge(endpoint), once=once)
+    parts, takes_files = parse_request(body), catalogue.takes_files(endpoint)
+    return parse_submission(parts, sync=sync, judge=catalogue.judge(endpoint), takes_files=takes_files, once=once)
 
 
 def _once_key(request: Request) -> str | None:

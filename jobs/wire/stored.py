@@ -49,7 +49,7 @@ async def part_urls(attempt: AttemptId, id: UUID, numbers: Sequence[int]) -> lis
         wanted = await verb(uploads.begun, wanted, begun)
         if wanted.place and wanted.upload_id != begun:
             await _told(wanted, LOOK_S, objects.abort, wanted.place, wanted.key, begun)
-    return await _in_s3(wanted, LOOK_S, objects.sign_parts, wanted, numbers)
+    return await in_s3(_endpoint(wanted), LOOK_S, objects.sign_parts, wanted, numbers)
 
 
 async def complete(attempt: AttemptId, id: UUID, etags: Mapping[int, str]) -> Found | None:
@@ -84,13 +84,16 @@ async def _mark(found: Sequence[Found]) -> None:
 async def _told(wanted: Wanted, within_s: float, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Found:
     """do(…); a Found that tells nothing, if it takes too long."""
     try:
-        return await _in_s3(wanted, within_s, do, *args, **kwargs)
+        return await in_s3(_endpoint(wanted), within_s, do, *args, **kwargs)
     except TimeoutError:
         return Found(id=str(wanted.id), there=None, code="TimeoutError")
 
 
-async def _in_s3(wanted: Wanted, within_s: float, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """do(…), which talks to the S3 of `wanted`. Raises TimeoutError; the thread then goes on by itself."""
-    endpoint_url = wanted.place.endpoint_url if wanted.place else ""
+def _endpoint(wanted: Wanted) -> str:
+    return wanted.place.endpoint_url if wanted.place else ""
+
+
+async def in_s3(endpoint_url: str, within_s: float, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """do(…), which talks to that S3. Raises TimeoutError; the thread then goes on by itself."""
     async with asyncio.timeout(within_s), _permits[endpoint_url]:
         return await asyncio.get_running_loop().run_in_executor(POOL, lambda: do(*args, **kwargs))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
+from uuid import UUID
 
 import orjson
 from django.conf import settings
@@ -13,6 +14,8 @@ from accounts.sealed import Sealed
 from jobs.graph.check import Graph
 from jobs.graph.faults import Verdict
 from jobs.wire.bodies import Part, Parts, kind, shown, split_object
+from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_references
+from storage.models import Blob
 from storage.places import BucketRefused, request_bucket
 from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, is_model, name_fault, paths_fault
 
@@ -36,11 +39,25 @@ class Once:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A file of the request whose bytes are `blob`; the job will have it as `asset`."""
+
+    asset: UUID
+    blob: Blob
+    name: str
+
+    @property
+    def ref(self) -> str:
+        return f"asset:{self.asset}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
     without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
-    if that is why. `model_hashes`: of the model files it names, None if it names none. `storage`: the name of the
-    tenant's bucket that it asks for."""
+    if that is why. `model_hashes`: of the model files it names, None if it names none. `references`: files that its
+    input names and that Hearth has to find. `moved`: files that came in it, and are not in `input` any more. `storage`:
+    the name of the tenant's bucket that it asks for."""
 
     sync: bool
     input: bytes
@@ -55,6 +72,8 @@ class Submission:
     model_hashes: list[int] | None
     request_bucket: Sealed | None
     raw_request_bucket: Sealed | None
+    references: tuple[Reference, ...] = ()
+    moved: tuple[Moved, ...] = ()
     once: Once | None = None
     storage: str | None = None
 
@@ -66,7 +85,14 @@ class Submission:
         return Refused(400, "invalid_workflow", error, nodes=nodes)
 
 
-def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None, once: Once | None = None) -> Submission:
+def parse_submission(
+    parts: Parts,
+    *,
+    sync: bool,
+    judge: Judge | None = None,
+    takes_files: TakesFiles = NOBODY_TOLD,
+    once: Once | None = None,
+) -> Submission:
     """Raises Refused(400) for what no dialect takes."""
     values = parts.values
     given = values.get("input")
@@ -76,7 +102,8 @@ def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None, on
     kept, own_bucket, bucket_fault = _cut_secrets(given)
     config = _config(values.get("s3Config"))
     workflow, workflow_fault = _workflow(given.value)
-    fault = workflow_fault or bucket_fault
+    references, input_fault = ((), "") if workflow_fault else find_references(given.value, workflow, takes_files)
+    fault = workflow_fault or bucket_fault or input_fault
     verdict = judge(workflow, set(file_names(given.value))) if judge and not fault else None
     return Submission(
         sync=sync,
@@ -92,6 +119,7 @@ def parse_submission(parts: Parts, *, sync: bool, judge: Judge | None = None, on
         model_hashes=_model_hashes(workflow),
         request_bucket=own_bucket or config,
         raw_request_bucket=config,
+        references=references,
         once=once,
         storage=_storage(values.get("storage")),
     )

@@ -1,5 +1,7 @@
-"""WholeBody: a request reaches Django when its body has arrived, so that a slow client holds no thread."""
+"""WholeBody: a request reaches Django when its body has arrived, so that a slow client holds no thread; and AtMost,
+before what may hold one for long."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -54,3 +56,29 @@ def _again(body: IO[bytes], size: int, receive: Receive) -> Receive:
         return {"type": "http.request", "body": chunk, "more_body": body.tell() < size}
 
     return next_message
+
+
+class AtMost:
+    """Before an ASGI app: of the requests that `held` names, `at_once` are with it at a time; others wait without a
+    thread, and are answered 503 after a while. So an S3 that hangs takes no more of the pool's threads than these."""
+
+    def __init__(self, app: Any, held: Callable[[MutableMapping[str, Any]], bool], at_once: int, wait_s: float) -> None:
+        self._app, self._held, self._wait_s = app, held, wait_s
+        self._permits = asyncio.Semaphore(at_once)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._held(scope):
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._permits.acquire()
+        except TimeoutError:
+            error = f"Other uploads have kept S3 busy for {self._wait_s:g} s: it is slow. Try again."
+            refusal = Refused(503, "storage_unavailable", error, retry_after_s=5)
+            await (await refused(Request(scope, receive), refusal))(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._permits.release()

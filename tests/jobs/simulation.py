@@ -11,8 +11,9 @@ from uuid import UUID
 
 from accounts import sql
 from jobs import news
+from jobs.depth import Holder
 from jobs.models import Job
-from jobs.queue import Claimed, Holder, claim
+from jobs.queue import Claimed, claim
 from tests.cast import Client, Place, attempt_of
 
 LAST = "UPDATE jobs_attempt SET started_at = clock_timestamp() - %s * interval '1 ms' WHERE job_id = %s AND number = %s"

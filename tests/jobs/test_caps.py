@@ -12,8 +12,9 @@ from accounts import sql
 from accounts.keys import given_key
 from accounts.models import ApiKey, Tenant
 from jobs import news
+from jobs.depth import Holder
 from jobs.models import Attempt, Endpoint, Grant
-from jobs.queue import Holder, claim
+from jobs.queue import claim
 from tests.cast import Client, Place, attempt_of, new_client, new_place
 from tests.jobs.simulation import LAST, queue
 

@@ -2,13 +2,15 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 
 from jobs import news, queue
+from jobs.depth import Holder
 from jobs.models import Attempt, Job
-from jobs.queue import Holder, claim
+from jobs.queue import Claimed, claim
 from tests.cast import Client, Place, attempt_of, attempt_row, kinds, new_client, new_place, row
 
 HOLDER = Holder(name="h")
@@ -119,6 +121,38 @@ def test_our_worker_is_handed_one_job_ahead_and_no_more(own_place: Place) -> Non
     assert news.started(attempt_of(first))
     assert len(worker.take(n=16)) == 1
     assert worker.take(n=16) == []
+
+
+def test_a_worker_that_is_idle_since_files_are_slow_to_come_is_handed_others_up_to_four(own_place: Place) -> None:
+    client = new_client(own_place)
+    for _ in range(8):
+        client.submit()
+    worker = own_place.worker()
+    held = [worker.take_one()]
+    while len(held) < 4:
+        assert worker.take(n=16) == []
+        later(held)
+        held += worker.take(n=16)
+        assert len(held) <= 4
+    later(held)
+    assert worker.take(n=16) == []
+
+
+def test_a_busy_worker_is_handed_no_more_however_long_it_holds_the_next(own_place: Place) -> None:
+    client = new_client(own_place)
+    for _ in range(4):
+        client.submit()
+    worker = own_place.worker()
+    first = worker.take_one()
+    assert news.started(attempt_of(first))
+    later([first, worker.take_one()])
+    assert worker.take(n=16) == []
+
+
+def later(held: list[Claimed]) -> None:
+    for claimed in held:
+        attempt = attempt_row(claimed)
+        Attempt.objects.filter(pk=attempt.pk).update(handed_at=attempt.handed_at - timedelta(seconds=6))
 
 
 def test_with_no_job_ahead_our_worker_is_handed_the_next_when_it_has_let_go_of_the_last() -> None:

@@ -11,8 +11,9 @@ from django.conf import settings
 from accounts import sql
 from accounts.models import Tenant
 from jobs import queue as fair_queue
+from jobs.depth import Holder
 from jobs.models import Grant, Job
-from jobs.queue import MOST_SKIPPED, Holder, claim
+from jobs.queue import MOST_SKIPPED, claim
 from tests.cast import Client, Place, new_client, row
 from tests.jobs.simulation import queue
 from tests.wire.api import aside

@@ -8,9 +8,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from accounts.errors import Refused
+from jobs.depth import Holder
 from jobs.endpoints import set_mode
 from jobs.models import Endpoint
-from jobs.queue import Holder, claim
+from jobs.queue import claim
 from tests.cast import Client, new_place
 
 

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts import sql
+from jobs.depth import Holder
 from jobs.models import Grant, Job
-from jobs.queue import MOST_SKIPPED, Holder, claim
+from jobs.queue import MOST_SKIPPED, claim
 from jobs.states import State
 from tests.cast import Client, Place, new_client, new_place
 from tests.jobs.simulation import Fleet, queue

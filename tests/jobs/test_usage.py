@@ -13,10 +13,11 @@ from django.db import connection
 from accounts import sql
 from accounts.keys import given_key
 from jobs import lifecycle, news
+from jobs.depth import Holder
 from jobs.loss import hand_back, lose, undo
 from jobs.models import Endpoint, Grant, Usage
 from jobs.news import Done
-from jobs.queue import Claimed, Holder, claim
+from jobs.queue import Claimed, claim
 from jobs.sweep import STEPS, sweep
 from jobs.workers import release
 from tests.cast import Client, Place, attempt_of, attempt_row, new_client

@@ -9,10 +9,11 @@ from accounts import sql
 from accounts.keys import given_key
 from accounts.models import ApiKey, Tenant
 from jobs import history, news, sight, waits
+from jobs.depth import Holder
 from jobs.ids import JobId
 from jobs.loss import lose
 from jobs.models import Endpoint, Grant, Job
-from jobs.queue import Holder, claim
+from jobs.queue import claim
 from tests.cast import Client, Place, attempt_of, new_client, row
 from tests.jobs.simulation import queue
 

@@ -148,6 +148,10 @@ class FakeComfy(Server):
     """Answers as ComfyUI does, and plays on each prompt what the test says: `play(comfy, prompt_id)`."""
 
     content: bytes | None = None
+    classes = {
+        "LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}},
+        "CLIPTextEncode": {"input": {"required": {"text": ["STRING", {"multiline": True}], "clip": ["CLIP"]}}},
+    }
 
     def __init__(self, play: Play | None = None, prompt_status: int = 200, prompt_body: Any = None) -> None:
         super().__init__()
@@ -157,6 +161,7 @@ class FakeComfy(Server):
         self.before_queued = asyncio.Event()
         self.before_queued.set()
         self.uploads: list[str] = []
+        self.uploaded: list[bytes] = []
         self.clients: list[str] = []
         self.sockets: list[web.WebSocketResponse] = []
         self.running: list[str] = []
@@ -171,6 +176,8 @@ class FakeComfy(Server):
                 web.get("/history/{id}", self._entry),
                 web.post("/{what:queue|history|interrupt|free}", self._told),
                 web.get("/view", self._view),
+                web.get("/object_info/{name}", self._object_info),
+                web.get("/features", self._features),
                 web.post("/upload/image", self._upload),
             ]
         )
@@ -231,6 +238,13 @@ class FakeComfy(Server):
         self.asked.append((f"POST {request.match_info['what']}", await request.json()))
         return web.Response()
 
+    async def _object_info(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        return web.json_response({name: self.classes[name]} if name in self.classes else {})
+
+    async def _features(self, request: web.Request) -> web.Response:
+        return web.json_response({"max_upload_size": 10_000})
+
     async def _view(self, request: web.Request) -> web.Response:
         if request.query["filename"].startswith("gone"):
             return web.Response(status=404)
@@ -242,6 +256,7 @@ class FakeComfy(Server):
         form = await request.post()
         name, subfolder = form["image"].filename, form["subfolder"]  # type: ignore[union-attr]
         self.uploads.append(f"{subfolder}/{name}")
+        self.uploaded.append(form["image"].file.read())  # type: ignore[union-attr]
         return web.json_response({"name": name, "subfolder": subfolder, "type": "input"})
 
 

@@ -1,0 +1,115 @@
+"""Files that a request names, from where they are to the picture that a worker makes of them."""
+
+import base64
+import io
+import json
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.e2e.instance import Instance, TenantClient, download, example
+
+NOISE = Image.effect_noise((640, 480), 60)
+
+
+@pytest.fixture(scope="module")
+def acme(up: Instance) -> TenantClient:
+    return up.tenant("acme")
+
+
+def png(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    NOISE.resize((width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+class Pictures(BaseHTTPRequestHandler):
+    """`/<width>x<height>.png` is one; all else is missing."""
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/").partition(".")[0]
+        body = png(*map(int, name.split("x"))) if "x" in name else b""
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def upload(acme: TenantClient, content: bytes) -> str:
+    request = urllib.request.Request(
+        f"{acme.url}/api/v1/assets?name=up.png",
+        content,
+        {"Authorization": f"Bearer {acme.api_key}", "Content-Type": "image/png"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return f"asset:{json.load(answer)['id']}"
+
+
+def sent(acme: TenantClient, name: str, **files: Any) -> dict[str, Any]:
+    """What comes of a workflow that makes the picture `name` 48 pixels wide."""
+    workflow = example("load_image")
+    workflow["1"]["inputs"]["image"] = name
+    return acme.call("POST", "runsync", {"input": {"workflow": workflow, **files}})
+
+
+def size(found: dict[str, Any]) -> tuple[int, int]:
+    assert found["status"] == "COMPLETED", found
+    width, height = Image.open(io.BytesIO(download(found["output"]["files"][0]))).size
+    return width, height
+
+
+def test_an_asset_is_loaded_in_place_of_a_file_name_and_by_a_name_in_files(acme: TenantClient) -> None:
+    ref = upload(acme, png(60, 40))
+    assert size(sent(acme, ref)) == (48, 32)
+    assert size(sent(acme, "x.png", files={"x.png": ref})) == (48, 32)
+    assert size(sent(acme, "x.png", images=[{"name": "x.png", "image": ref}])) == (48, 32)
+
+
+def test_a_url_is_fetched_by_the_worker(acme: TenantClient, elsewhere: str) -> None:
+    assert size(sent(acme, f"{elsewhere}/90x30.png")) == (48, 16)
+    assert size(sent(acme, "x", files={"x": f"{elsewhere}/60x90.png"})) == (48, 72)
+
+
+def test_the_output_of_one_job_is_the_input_of_the_next(acme: TenantClient, elsewhere: str) -> None:
+    first = sent(acme, f"{elsewhere}/120x80.png")
+    second = sent(acme, f"asset:{first['output']['assets'][0]['id']}")
+    assert size(first) == size(second) == (48, 32)
+
+
+def test_a_file_that_is_not_to_be_had_fails_the_job_before_the_gpu_begins(
+    up: Instance, acme: TenantClient, elsewhere: str
+) -> None:
+    found = sent(acme, f"{elsewhere}/nothing.png")
+    assert (found["status"], found["output"]["code"]) == ("FAILED", "bad_input")
+    assert f"node '1', input 'image' ({elsewhere}/nothing.png): its server answers HTTP 404" in found["error"]
+    assert "started" not in up.events(found["id"])
+
+
+def test_large_base64_reaches_comfyui_by_s3(up: Instance, acme: TenantClient) -> None:
+    picture = png(640, 480)
+    assert len(picture) > 200_000
+    found = sent(acme, "big.png", files={"big.png": base64.b64encode(picture).decode()})
+    assert size(found) == (48, 36)
+    listed = urllib.request.Request(
+        f"{acme.url}/api/v1/assets?source=input&job={found['id']}", headers={"Authorization": f"Bearer {acme.api_key}"}
+    )
+    with urllib.request.urlopen(listed, timeout=30) as answer:
+        (asset,) = json.load(answer)["results"]
+    assert (asset["name"], asset["bytes"]) == ("big.png", len(picture))
