@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import io
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from PIL import Image
@@ -27,6 +29,35 @@ def mid_graph_failure() -> dict[str, Any]:
     }
 
 
+class Relay:
+    """Stands before ComfyUI and counts the connections that are opened to it, sockets as well."""
+
+    def __init__(self, url: str) -> None:
+        self.opened = 0
+        self._to = urlsplit(url)
+
+    async def __aenter__(self) -> "Relay":
+        self._server = await asyncio.start_server(self._opened, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _opened(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
+        back, on = await asyncio.open_connection(self._to.hostname, self._to.port)
+        await asyncio.gather(_pass(reader, on), _pass(back, writer))
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
 async def ask(comfyui: str, path: str, body: dict[str, Any] | None = None) -> Any:
     async with aiohttp.ClientSession() as session:
         request = session.get(comfyui + path) if body is None else session.post(comfyui + path, json=body)
@@ -46,6 +77,15 @@ async def test_an_image_comes_back_as_base64_with_its_asset(comfyui: str) -> Non
     assert (asset["node"], asset["kind"], asset["content_type"], asset["key"]) == ("2", "image", "image/png", None)
     assert asset["bytes"] == len(image)
     assert asset["name"].startswith("x_")
+
+
+async def test_connections_to_comfyui_are_kept_from_prompt_to_prompt(comfyui: str) -> None:
+    async with Relay(comfyui) as relay, worker_for(relay.url) as worker:
+        await worker.handle(job(image_workflow(12)))
+        opened = relay.opened
+        for color in range(13, 17):
+            await worker.handle(job(image_workflow(color)))
+        assert relay.opened == opened
 
 
 async def test_the_module_level_handler_needs_only_an_event_loop(comfyui: str, monkeypatch: Any) -> None:

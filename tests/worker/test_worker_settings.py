@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +79,28 @@ def test_a_log_level_that_was_chosen_stays() -> None:
     env = {"RUNPOD_DEBUG_LEVEL": "ERROR"}
     sdk.prepare(env, settings.read(env))
     assert "RUNPOD_LOG_LEVEL" not in env
+
+
+@pytest.mark.parametrize(("worker_name", "warned"), [("gpu-1", True), ("", False)])
+def test_a_key_file_of_the_sdk_that_would_win_is_warned_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    worker_name: str,
+    warned: bool,
+) -> None:
+    """The SDK sends the api_key in it in place of the worker key. On RunPod's cloud it is RunPod's."""
+    (tmp_path / ".runpod").mkdir()
+    (tmp_path / ".runpod" / "config.toml").write_text('[default]\napi_key = "rpa_x"\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sdk, "die_with_parent", lambda: None)
+    started: list[object] = []
+    serverless = SimpleNamespace(start=started.append, progress_update=None)
+    monkeypatch.setitem(sys.modules, "runpod", SimpleNamespace(serverless=serverless))
+    monkeypatch.setitem(sys.modules, "runpod.serverless", serverless)
+    sdk.start(settings.read({"HEARTH_WORKER_NAME": worker_name} if worker_name else {}))
+    assert ("~/.runpod/config.toml exists" in caplog.text) is warned
+    assert started
 
 
 def test_the_worker_imports_neither_django_nor_what_is_slow() -> None:
