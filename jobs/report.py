@@ -7,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 from io import StringIO
 from typing import Any
+from unicodedata import normalize
 
 from django.conf import settings
 from django.db.models import QuerySet, Sum
@@ -51,8 +52,8 @@ def report(month: date, tenant: Tenant | None = None, *, daily: bool = False) ->
     of_month = usage.filter(day__gte=month, day__lt=month_after(month))
     by = ("tenant__name", "endpoint__name", "api_key_id", *(("day",) if daily else ()))
     sums = of_month.values(*by).annotate(**{f"all_{name}": Sum(name) for name in SUMS}).order_by(*by)
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    out = StringIO(newline="")
+    writer = csv.writer(out)  # its lines end with CR LF, as RFC 4180 has it; else it would not quote a CR in a name
     writer.writerow((*OWNER, "day" if daily else "month", *COLUMNS))
     writer.writerows(_lines(sums, month))
     return out.getvalue()
@@ -72,10 +73,14 @@ def _lines(sums: Iterable[dict[str, Any]], month: date) -> Iterator[list[Any]]:
         ]
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
 def _plain(key: ApiKey | None) -> str:
-    """A key's name; one that a spreadsheet would take for a formula is quoted."""
+    """A key's name, the only free text here; one that some spreadsheet would take for a formula gets a quotation mark.
+    Full-width signs are taken for the plain ones."""
     name = key.name if key else ""
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
+    return f"'{name}" if normalize("NFKC", name).startswith(FORMULA) else name
 
 
 def _seconds(ms: int) -> Decimal:

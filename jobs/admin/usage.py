@@ -1,7 +1,7 @@
 """What tenants used: a list by day, a chart of it, and a month as CSV."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,9 @@ from jobs.models import Usage
 from jobs.report import month_before, report
 
 DAYS = 31
-COLOURS = ("#9333ea", "#0ea5e9", "#22c55e", "#f59e0b", "#ef4444", "#64748b", "#14b8a6", "#ec4899")
+COLOURS = ("#9333ea", "#0ea5e9", "#22c55e", "#f59e0b", "#ef4444", "#14b8a6", "#ec4899", "#64748b")
+TEXT = "#9ca3af"  # readable on light and on dark
+UNITS = {"hours": 3_600_000, "minutes": 60_000, "seconds": 1_000}
 
 
 def today() -> date:
@@ -32,31 +34,49 @@ def csv_file(month: date, tenant: Tenant | None = None) -> HttpResponse:
 
 
 def chart(usage: QuerySet[Usage]) -> dict[str, Any]:
-    """GPU seconds of the last 31 days, by endpoint: `data` for Chart.js, and `rows` of a table that says the same."""
+    """GPU time of the last 31 days, by endpoint: `data` for Chart.js, in `unit`, and `totals` that say it in words."""
     days = [today() - timedelta(days=before) for before in reversed(range(DAYS))]
-    recent = usage.filter(day__gte=days[0]).order_by().values("endpoint__name", "day").annotate(ms=Sum("gpu_ms"))
-    found: defaultdict[str, dict[date, float]] = defaultdict(dict)
-    for row in recent:
-        found[row["endpoint__name"]][row["day"]] = row["ms"] / 1000
+    found = _by_endpoint(usage.filter(day__gte=days[0]))
+    fullest_ms = max(sum((of_days for of_days in found.values()), Counter[date]()).values(), default=0)
+    unit = next((unit for unit, ms in UNITS.items() if fullest_ms >= 3 * ms), "seconds")
     sets = [
-        {"label": name, "data": [by_day.get(day, 0) for day in days], "backgroundColor": colour, "stack": "gpu"}
-        for (name, by_day), colour in zip(
-            sorted(found.items()), COLOURS * (len(found) // len(COLOURS) + 1), strict=False
-        )
+        {"label": name, "data": [of_days[day] / UNITS[unit] for day in days], "backgroundColor": colour}
+        for (name, of_days), colour in zip(found.items(), COLOURS, strict=False)
     ]
-    stacked = {"stacked": True, "grid": {"display": False}}
-    options = {
+    return {
+        "data": json.dumps({"labels": [f"{day:%b %d}" for day in days], "datasets": sets}),
+        "options": json.dumps(_options(unit)),
+        "unit": unit,
+        "days": DAYS,
+        "totals": {name: duration(of_days.total()) for name, of_days in found.items()},
+    }
+
+
+def _by_endpoint(usage: QuerySet[Usage]) -> dict[str, Counter[date]]:
+    """ms of each day; where there are more endpoints than colours, of those with the least together."""
+    found: defaultdict[str, Counter[date]] = defaultdict(Counter)
+    for row in usage.order_by().values("endpoint__name", "day").annotate(ms=Sum("gpu_ms")):
+        found[row["endpoint__name"]][row["day"]] = row["ms"]
+    shown = sorted(found, key=lambda name: -found[name].total())
+    others: list[str] = []
+    if len(found) > len(COLOURS):
+        shown, others = shown[: len(COLOURS) - 1], shown[len(COLOURS) - 1 :]
+    rest = {f"{len(others)} others": sum((found[name] for name in others), Counter[date]())} if others else {}
+    return {name: found[name] for name in sorted(shown)} | rest
+
+
+def _options(unit: str) -> dict[str, Any]:
+    ticks = {"color": TEXT, "maxRotation": 0, "autoSkipPadding": 12}
+    of_y = {"stacked": True, "beginAtZero": True, "ticks": {"color": TEXT}}
+    return {
         "animation": False,
         "barPercentage": 0.8,
         "maintainAspectRatio": False,
-        "plugins": {"legend": {"display": True, "position": "top"}},
-        "scales": {"x": stacked, "y": {"stacked": True, "beginAtZero": True, "title": {"display": True, "text": "s"}}},
-    }
-    return {
-        "data": json.dumps({"labels": [f"{day:%b %d}" for day in days], "datasets": sets}),
-        "options": json.dumps(options),
-        "days": DAYS,
-        "totals": {name: duration(1000 * sum(by_day.values())) for name, by_day in sorted(found.items())},
+        "plugins": {"legend": {"position": "top", "labels": {"color": TEXT, "boxWidth": 12}}},
+        "scales": {
+            "x": {"stacked": True, "grid": {"display": False}, "ticks": ticks},
+            "y": of_y | {"title": {"display": True, "text": unit, "color": TEXT}},
+        },
     }
 
 

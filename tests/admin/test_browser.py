@@ -1,19 +1,21 @@
 """The admin in a real browser, over a real web process: its scripts and styles arrive, and its buttons work."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from playwright.sync_api import Page, sync_playwright
 
 from accounts.models import ApiKey, User
-from jobs.models import Job
+from jobs.admin.usage import COLOURS, today
+from jobs.models import Job, Usage
 from jobs.states import State
 from tests.admin.rows import Rows, list_url, page_url
-from tests.cast import row
+from tests.cast import Client, Place, new_client, new_place, row
 
 PASSWORD = "an operator's password"
 FLAGS = [
@@ -93,6 +95,39 @@ def test_jobs_are_filtered_by_a_tenant_that_is_typed(page: Page, rows: Rows) -> 
     page.wait_for_url("**tenant__id__exact=*")
     page.wait_for_selector(f"text={rows.job.public_id}")
     assert not page.is_visible(f"text={other.job.public_id}")
+
+
+def use(client: Client, places: Sequence[Place], days: int) -> None:
+    """A tenant uses all these endpoints for so many days, some days more and some less."""
+    Usage.all_tenants.bulk_create(
+        Usage(
+            tenant=client.tenant,
+            endpoint=place.endpoint,
+            day=today() - timedelta(days=day),
+            gpu_ms=400_000 * (1 + (day * (3 + number)) % 7),
+        )
+        for day in range(days)
+        for number, place in enumerate(places)
+    )
+
+
+def test_the_chart_of_usage_has_a_colour_for_each_endpoint(page: Page, tmp_path: Path) -> None:
+    """Of all tenants, or of the one that the list is narrowed to."""
+    places = [new_place() for _ in range(4)]
+    acme, globex = new_client(places[0], "acme"), new_client(places[3], "globex")
+    use(acme, places[:3], 40)
+    use(globex, places[1:], 5)
+    page.goto(list_url(Usage))
+    look(page, "GPU hours of the last 31 days", tmp_path / "usage.png")
+    page.goto(f"{list_url(Usage)}?tenant__id__exact={acme.tenant.pk}")
+    page.wait_for_selector(f"#usage-chart >> text={places[2].name}")
+    assert not page.is_visible(f"#usage-chart >> text={places[3].name}")
+    page.screenshot(path=tmp_path / "acme.png")
+    page.locator("#usage-chart canvas").screenshot(path=tmp_path / "chart.png")
+    with Image.open(tmp_path / "chart.png") as picture:
+        found = {colour: count for count, colour in picture.convert("RGB").getcolors(2**24) or ()}
+    drawn = [colour for colour in COLOURS if found.get(ImageColor.getrgb(colour), 0) > 500]
+    assert drawn == list(COLOURS[:3])
 
 
 def test_a_new_key_is_shown_and_copied_and_gone_with_the_page(page: Page, tmp_path: Path, rows: Rows) -> None:

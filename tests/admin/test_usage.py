@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from html import unescape
 from io import StringIO
@@ -17,12 +17,13 @@ from django.test import Client as Browser
 from django.urls import reverse
 
 from accounts.models import ApiKey
-from jobs.admin.usage import today
+from jobs.admin.usage import COLOURS, chart, today
 from jobs.models import Usage
 from jobs.report import month_after, month_before
 from tests.cast import Client, new_client, new_place
 
 OCTOBER = date(2026, 10, 1)
+FULL_WIDTH = "\uff1d\uff0b\uff0d\uff20"  # = + - @
 
 
 @pytest.fixture
@@ -33,13 +34,14 @@ def acme() -> Client:
 def use(client: Client, day: date, **fields: Any) -> Usage:
     key = ApiKey.all_tenants.filter(tenant=client.tenant).first()
     given = {"gpu_ms": 1_500, "cost": Decimal("0.000750"), "completed": 1, "bytes_in": 10, "api_key": key}
-    return Usage.all_tenants.create(tenant=client.tenant, endpoint=client.place.endpoint, day=day, **given | fields)
+    given |= {"endpoint": client.place.endpoint} | fields
+    return Usage.all_tenants.create(tenant=client.tenant, day=day, **given)
 
 
 def printed(*argv: str) -> list[dict[str, str]]:
-    out = StringIO()
+    out = StringIO(newline="")
     call_command("usage_report", *argv, stdout=out)
-    return list(csv.DictReader(StringIO(out.getvalue())))
+    return list(csv.DictReader(StringIO(out.getvalue(), newline="")))
 
 
 def test_a_months_lines_are_by_tenant_endpoint_and_key(acme: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,10 +79,20 @@ def test_what_is_not_there_is_said(argv: tuple[str, str]) -> None:
         printed(*argv)
 
 
-def test_a_name_is_no_formula(acme: Client) -> None:
-    ApiKey.all_tenants.filter(tenant=acme.tenant).update(name="=1+1")
+@pytest.mark.parametrize("first", [*"=+-@\t\r\n", *FULL_WIDTH])
+def test_a_name_is_no_formula(acme: Client, first: str) -> None:
+    ApiKey.all_tenants.filter(tenant=acme.tenant).update(name=f"{first}1+1")
     use(acme, OCTOBER)
-    assert printed("--month", "2026-10", "--tenant", acme.tenant.name)[0]["api_key_name"] == "'=1+1"
+    assert printed("--month", "2026-10", "--tenant", acme.tenant.name)[0]["api_key_name"] == f"'{first}1+1"
+
+
+def test_a_name_stays_in_its_own_column_and_line(acme: Client) -> None:
+    """Whatever is in it; and only its beginning makes a formula."""
+    name = 'a "b", =1+1;\r\n=2\t' + FULL_WIDTH
+    ApiKey.all_tenants.filter(tenant=acme.tenant).update(name=name)
+    use(acme, OCTOBER)
+    (line,) = printed("--month", "2026-10", "--tenant", acme.tenant.name)
+    assert (line["api_key_name"], line["month"], line["gpu_seconds"]) == (name, "2026-10", "1.5")
 
 
 def test_months_follow_each_other_over_the_year() -> None:
@@ -102,6 +114,23 @@ def test_the_list_has_a_chart_of_what_is_listed(browser: Browser, acme: Client) 
     assert [(one["label"], one["data"][-1]) for one in data["datasets"]] == [(acme.place.name, 90)]
     assert len(data["labels"]) == 31
     assert "1\u00a0min\u00a030\u00a0s" in page
+
+
+def test_a_chart_has_a_colour_for_each_and_puts_the_smallest_together(acme: Client) -> None:
+    places = [new_place().endpoint for _ in range(len(COLOURS) + 2)]
+    for number, endpoint in enumerate(places, 1):
+        for day in (today(), today() - timedelta(days=40)):
+            use(acme, day, endpoint=endpoint, gpu_ms=number * 3_600_000)
+    drawn = chart(Usage.objects.of(acme.tenant))
+    sets = json.loads(drawn["data"])["datasets"]
+    assert [one["label"] for one in sets] == [*sorted(endpoint.name for endpoint in places[3:]), "3 others"]
+    assert len({one["backgroundColor"] for one in sets}) == len(sets) == len(COLOURS)
+    assert (drawn["unit"], sets[-1]["data"][-1]) == ("hours", 1 + 2 + 3)
+    assert drawn["totals"]["3 others"] == "6\u00a0h\u00a000\u00a0min"
+
+
+def test_nothing_used_is_no_chart(acme: Client) -> None:
+    assert chart(Usage.objects.of(acme.tenant))["totals"] == {}
 
 
 def test_the_tenants_page_has_its_own_chart_and_csv(browser: Browser, acme: Client) -> None:
