@@ -32,10 +32,13 @@ def install() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What a call came to. `requests`, `seconds`: how many it took."""
+    """What a call came to. `requests`, `seconds`: how many it took. Of an error `answer`, `retry_after` are what it
+    carries of the response."""
 
     result: Any = None
     error: str = ""
+    answer: Any = None
+    retry_after: str | None = None
     requests: int
     seconds: float
 

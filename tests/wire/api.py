@@ -13,6 +13,7 @@ import orjson
 from django.db import connection
 from django_q.models import OrmQ
 
+from accounts import sql
 from jobs import news, stream
 from jobs.ids import JobId, parse_job_id
 from jobs.models import Attempt, Event, Job, Payload
@@ -116,6 +117,11 @@ def until(look: Callable[[], T], seconds: float = 10) -> T:
         assert time.monotonic() < deadline, f"not within {seconds} s; last seen: {found!r}"
         time.sleep(0.01)
     return found
+
+
+def whole_window() -> None:
+    """Wait for the next window of rates if this one is nearly over, so that what follows falls into one."""
+    until(lambda: sql.one("SELECT extract(epoch FROM clock_timestamp())::numeric % 10 < 5")[0])
 
 
 def aside(call: Callable[..., T], *args: Any, **more: Any) -> "Future[T]":

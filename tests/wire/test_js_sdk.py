@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from accounts.models import Tenant
 from jobs.models import Chunk
 from jobs.stream import PIECE_BYTES
 from tests.cast import new_client, new_place
@@ -157,6 +158,28 @@ def test_a_wrong_key_throws_with_its_status(acme: Api, globex: Api) -> None:
     errors = [call.said().error for call in calls]
     assert [error[-3:] for error in errors] == ["401", "401", "404", "404", "404", "404"]
     assert acme.status(job)["status"] == "IN_QUEUE"
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ({"requests_per_10s": 0}, "rate_limited"),
+        ({"max_queued": 0}, "queue_full"),
+        ({"gpu_s_a_month": 0}, "monthly_limit"),
+    ],
+)
+def test_what_is_over_a_limit_throws_and_is_not_sent_again(
+    http: httpx.Client, limit: dict[str, int], code: str
+) -> None:
+    """The SDK leaves waiting to its caller, who finds in the error which limit it is and when to come again."""
+    api = Api.of(http, new_client(new_place()))
+    Tenant.objects.filter(pk=api.client.tenant.pk).update(**limit)
+    for said in [call.said() for call in [begin(api, name, INPUT) for name in ("run", "runSync")]]:
+        assert (said.error[-3:], said.requests) == ("429", 1)
+        assert said.answer["code"] == code
+        assert api.client.tenant.name in said.answer["error"]
+        assert int(said.retry_after or 0) >= 1
+    assert not api.client.tenant.jobs.exists()
 
 
 def test_a_stream_in_which_nothing_happens_is_held(patient: Call) -> None:

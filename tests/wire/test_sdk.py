@@ -1,30 +1,69 @@
 """The real `runpod` SDK as a client, Endpoint and AsyncioEndpoint, with only its base URL changed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 import requests
 
-from tests.cast import WORKFLOW
-from tests.wire.api import Api, aside, finish, job_row, until
+from accounts.models import Tenant
+from tests.cast import WORKFLOW, new_client, new_place
+from tests.wire.api import Api, aside, finish, job_row, until, whole_window
 
 
-@pytest.fixture(autouse=True)
-def runpod(web: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))  # without a ~/.runpod/config.toml
-    import runpod
+@pytest.fixture(scope="module", autouse=True)
+def runpod(web: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.getbasetemp()))  # without a ~/.runpod/config.toml
+        import runpod
 
-    monkeypatch.setattr(runpod, "endpoint_url_base", f"{web.url}/v2")
-    monkeypatch.setattr(runpod, "api_key", "none")
-    return runpod
+        patch.setattr(runpod, "endpoint_url_base", f"{web.url}/v2")
+        patch.setattr(runpod, "api_key", "none")
+        yield runpod
+
+
+def endpoint_of(runpod: Any, api: Api) -> Any:
+    return runpod.Endpoint(api.endpoint, api_key=api.client.api_key)
 
 
 @pytest.fixture
 def endpoint(runpod: Any, acme: Api) -> Any:
-    return runpod.Endpoint(acme.endpoint, api_key=acme.client.api_key)
+    return endpoint_of(runpod, acme)
+
+
+def limited(http: httpx.Client, **limits: int) -> Api:
+    """A new tenant with these limits."""
+    api = Api.of(http, new_client(new_place()))
+    Tenant.objects.filter(pk=api.client.tenant.pk).update(**limits)
+    return api
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient(runpod: Any, http: httpx.Client) -> "Future[tuple[list[int], float]]":
+    """A status over the rate, asked for before all tests: the statuses that the SDK was answered with, and seconds."""
+    api = limited(http, requests_per_10s=1)
+    endpoint = endpoint_of(runpod, api)
+    whole_window()
+    job = endpoint.run({"n": 1})
+    job.status()
+    answered: list[int] = []
+
+    def heard(response: requests.Response, **_: Any) -> None:
+        answered.extend(tried.status for tried in response.raw.retries.history)
+        answered.append(response.status_code)
+
+    def ask() -> tuple[list[int], float]:
+        begun = time.monotonic()
+        assert job.status() == "IN_QUEUE"
+        return answered, time.monotonic() - begun
+
+    endpoint.rp_client.rp_session.hooks["response"] = heard
+    return aside(ask)
 
 
 def with_async_endpoint(runpod: Any, api: Api, use: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -143,8 +182,41 @@ def test_a_refused_request_raises(endpoint: Any) -> None:
         endpoint.run({"input": 1, "policy": {"ttl": 1}})
 
 
+LIMITS = [
+    ({"requests_per_10s": 0}, "rate_limited"),
+    ({"max_queued": 0}, "queue_full"),
+    ({"gpu_s_a_month": 0}, "monthly_limit"),
+]
+
+
+@pytest.mark.parametrize(("limit", "code"), LIMITS)
+def test_what_is_over_a_limit_raises_and_is_not_sent_again(
+    runpod: Any, http: httpx.Client, limit: dict[str, int], code: str
+) -> None:
+    """The SDK repeats no POST. Its error has the response: which limit it is, and when to come again."""
+    api = limited(http, **limit)
+    endpoint = endpoint_of(runpod, api)
+    for call in (endpoint.run, endpoint.run_sync):
+        with pytest.raises(requests.HTTPError, match="429") as raised:
+            call({"n": 1})
+        response = raised.value.response
+        assert response.raw.retries.history == ()
+        assert response.json()["code"] == code
+        assert api.client.tenant.name in response.json()["error"]
+        assert int(response.headers["Retry-After"]) >= 1
+    assert not api.client.tenant.jobs.exists()
+
+
+def test_the_async_sdk_takes_a_429_for_an_answer_without_id(runpod: Any, http: httpx.Client) -> None:
+    async def use(endpoint: Any) -> Any:
+        return await endpoint.run({"n": 1})
+
+    with pytest.raises(KeyError, match="id"):
+        with_async_endpoint(runpod, limited(http, max_queued=0), use)
+
+
 def test_the_references_request_by_the_sdk(runpod: Any, own_acme: Api) -> None:
-    endpoint = runpod.Endpoint(own_acme.endpoint, api_key=own_acme.client.api_key)
+    endpoint = endpoint_of(runpod, own_acme)
     waiting = aside(endpoint.run_sync, {"input": {"tobase64": False, "workflow": WORKFLOW}}, timeout=30)
     output = {"files": ["https://b.example.com/1.png"], "datas": {"9": {"text": ["a"]}}}
     finish(own_acme, own_acme.take(), output)
@@ -186,3 +258,12 @@ def test_many_async_jobs_at_once(runpod: Any, acme: Api) -> None:
     ids = with_async_endpoint(runpod, acme, use)
     assert len(set(ids)) == 20
     assert until(lambda: acme.get("health").json()["jobs"]["inQueue"]) == 20
+
+
+def test_a_status_over_the_rate_is_asked_for_again_when_the_answer_says(
+    patient: "Future[tuple[list[int], float]]",
+) -> None:
+    """The SDK does so for GETs over http:// only."""
+    answered, seconds = patient.result(30)
+    assert answered == [429, 200]
+    assert seconds < 12
