@@ -1,6 +1,12 @@
 """What a request is refused with: one exception, one JSON shape (design.md, Errors)."""
 
+from decimal import Decimal
 from typing import Any
+
+
+def counted(number: int | Decimal, noun: str) -> str:
+    """As messages say it: 1 job, 2 jobs."""
+    return f"{Decimal(number):f} {noun}{'' if number == 1 else 's'}"
 
 
 class Refused(Exception):

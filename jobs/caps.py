@@ -4,7 +4,8 @@ They are exact in a statement that begins when the row they belong to is locked.
 jobs_grant, accounts_tenant, accounts_apikey.
 """
 
-from jobs.usage import THIS_MONTH
+# The rows `u` of jobs_usage of this calendar month, UTC, which is what monthly limits and invoices count.
+THIS_MONTH = "u.day >= date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')::date"
 
 _HELD = "SELECT count(*) FROM jobs_attempt a JOIN jobs_grant h ON h.id = a.grant_id WHERE a.released_at IS NULL AND"
 _HELD_BY_KEY = "SELECT count(*) FROM jobs_attempt a JOIN jobs_job i ON i.id = a.job_id WHERE a.released_at IS NULL AND"

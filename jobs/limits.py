@@ -2,18 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
 from accounts import access, sql
-from accounts.errors import Refused
+from accounts.errors import Refused, counted
 from accounts.keys import CLIENT, GivenKey
 from accounts.rates import WINDOW_S, Quota
+from jobs.caps import THIS_MONTH
 from jobs.lifecycle import no_endpoint
 from jobs.models import Endpoint
-from jobs.usage import THIS_MONTH
 from storage.assets import STORED_S
 
 
@@ -49,6 +50,7 @@ def caller(key: GivenKey, endpoint: str, scope: str) -> Caller:
 
     def quotas(operation: str, usual: int) -> tuple[Quota, ...]:
         number = of_tenant if of_tenant is not None else usual or None
+        asked = f"`{operation}` request"
         every = (
             (f"key {key_id}", f"{operation}-key", key_named(key.prefix), of_key),
             (f"tenant {tenant_id}", operation, f"Tenant {tenant!r}", number),
@@ -58,7 +60,7 @@ def caller(key: GivenKey, endpoint: str, scope: str) -> Caller:
                 scope=f"{scope}/{endpoint_id}/{operation}",
                 name=name,
                 limit=limit,
-                rule=f"{whose} may make {limit} `{operation}` requests in {WINDOW_S} s at endpoint {endpoint!r}",
+                rule=f"{whose} may make {counted(limit, asked)} in {WINDOW_S} s at endpoint {endpoint!r}",
             )
             for scope, name, whose, limit in every
             if limit is not None
@@ -158,11 +160,11 @@ def _closed(endpoint: str, mode: str, message: str) -> Refusal | None:
 
 
 def _spent(tenant: str, key: str, limits: list[Any], used: list[Any], ends: str, left_s: float) -> Refusal | None:
-    rules = ((tenant, "GPU-seconds"), (tenant, "of cost"), (key, "GPU-seconds"), (key, "of cost"))
-    for (whose, unit), limit, spent in zip(rules, limits, used, strict=True):
+    for (whose, is_time), limit, spent in zip(product((tenant, key), (True, False)), limits, used, strict=True):
         if limit is not None and spent >= limit:
+            said = counted(spent.normalize(), "GPU-second") if is_time else f"{spent.normalize():f} of cost"
             error = (
-                f"{whose} has used {spent.normalize():f} {unit} this month; its limit is {limit.normalize():f}."
+                f"{whose} has used {said} this month; its limit is {limit.normalize():f}."
                 f" The next month begins at {ends}."
             )
             return Refusal(status=429, code="monthly_limit", error=error, retry_after_s=math.ceil(left_s))
@@ -212,11 +214,12 @@ def _full(queue: Queue, ended: int) -> Refusal:
     return Refusal(
         status=429,
         code="endpoint_queue_full" if queue.of == "endpoint" else "queue_full",
-        error=f"{queue.whose} has {queue.limit} queued jobs{of_all}, which is its limit. {estimate}",
+        error=f"{queue.whose} has {counted(queue.limit, 'queued job')}{of_all}, which is its limit. {estimate}",
         retry_after_s=retry_after_s,
     )
 
 
 def storage_full(whose: str, limit: int, stored: int) -> Refusal:
-    error = f"{whose} has {stored} bytes of files here; its limit is {limit}. There is room when files are deleted."
+    used = f"{whose} has {counted(stored, 'byte')} of files here; its limit is {limit}."
+    error = f"{used} There is room when files are deleted."
     return Refusal(status=429, code="storage_full", error=error, retry_after_s=STORED_S)

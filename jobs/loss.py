@@ -70,7 +70,8 @@ def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, coun
 def _fail(job: UUID, outcome: Attempt.Outcome, losses: int, why: str, code: str) -> None:
     """After the last attempt. With a worker's own word for it, the output is as if that worker had ended the job."""
     how = "Lost by its worker" if outcome == Attempt.Outcome.LOST else "Given back by its worker"
-    text = f"{how} {losses} times, the last time because {why.rstrip('.')}."
+    times = f" {losses} times, the last time" if losses > 1 else ""
+    text = f"{how}{times} because {why.rstrip('.')}."
     output = orjson.dumps({"error": text, "code": code}) if code else None
     end(job, State.FAILED, text, output=output, error=orjson.dumps(text))
     announce(job_key(job))

@@ -12,6 +12,7 @@ from accounts import sql
 from jobs.caps import GRANT_MAY, HANDS_OUT, KEY_MAY, TENANT_MAY, limits_something
 from jobs.depth import Holder, room
 from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, move_sql
+from jobs.usage import FIRST_MS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +155,8 @@ def _pick(endpoint_id: int, passed: list[int], least: int) -> tuple[bool, Found 
 # no grant by more than that many of its jobs' time, and none of the tenant's jobs of a higher priority.
 WARM = f"""
 WITH near AS MATERIALIZED (
-    SELECT g.id, g.tenant_id, c.clock, g.job_ms / g.weight AS step {CANDIDATES} JOIN jobs_grant g ON g.id = may.id
-     ORDER BY c.clock, c.id LIMIT {AHEAD}
+    SELECT g.id, g.tenant_id, c.clock, coalesce(g.job_ms, {FIRST_MS}) / g.weight AS step {CANDIDATES}
+      JOIN jobs_grant g ON g.id = may.id ORDER BY c.clock, c.id LIMIT {AHEAD}
 ), heads AS (
     SELECT g.id AS grant_id, g.clock, g.step, h.id, h.priority, h.skipped, h.model_hashes,
            max(h.priority) OVER (PARTITION BY g.id) AS top
@@ -205,13 +206,12 @@ def _lock_limits(endpoint_id: int, found: Found) -> bool:
 # A statement of its own: only one that begins after the rows are locked counts what others committed before.
 TAKE = f"""
 WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED (
-    SELECT g.id, g.tenant_id, greatest(g.job_ms, 1) AS charged_ms, g.weight, over.ms / g.weight AS over,
-           greatest(g.clock + over.ms / g.weight,
-                    (SELECT max(o.turn) FROM jobs_grant o WHERE o.endpoint_id = e.id)) AS start
+    SELECT g.id, g.tenant_id, greatest(coalesce(g.job_ms, common.job_ms, {FIRST_MS}), 1) AS charged_ms, g.weight,
+           over.ms / g.weight AS over, greatest(g.clock + over.ms / g.weight, common.turn) AS start
       {PLACE} CROSS JOIN LATERAL (
-           SELECT coalesce(sum({
-    OVER
-}), 0) FROM jobs_attempt a WHERE a.grant_id = g.id AND a.released_at IS NULL) over (ms)
+           SELECT max(o.turn) AS turn, avg(o.job_ms) AS job_ms FROM jobs_grant o WHERE o.endpoint_id = e.id) common
+     CROSS JOIN LATERAL (SELECT coalesce(sum({OVER}), 0) FROM jobs_attempt a
+                          WHERE a.grant_id = g.id AND a.released_at IS NULL) over (ms)
      WHERE g.id = %(grant)s AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY}
 ), head AS (
     SELECT j.id FROM place g CROSS JOIN LATERAL ({HEADS}) h JOIN jobs_job j ON j.id = h.id

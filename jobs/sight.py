@@ -8,7 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from accounts import sql
+from accounts.errors import counted
 from jobs.caps import GRANT_RUNS, KEY_HAS_LEFT, KEY_RUNS, TENANT_HAS_LEFT, TENANT_RUNS, limits_something
+from jobs.usage import FIRST_MS
 
 SAMPLES = 1000  # of a queue's jobs
 ALIVE_S = 30
@@ -35,7 +37,6 @@ class Share:
 
     clock: float
     step: float
-    job_ms: float
     normal: int
     low: int
     running: int
@@ -43,7 +44,10 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """An endpoint as it was seen. `workers`: who take jobs; `busy` of them hold one; `starting`: who only ping."""
+    """An endpoint as it was seen. `workers`: who take jobs; `busy` of them hold one; `starting`: who only ping.
+
+    job_ms: what a job of each grant takes; if none of its own was completed, what the others' take; none, if none was.
+    """
 
     mode: str
     message: str
@@ -53,6 +57,7 @@ class Sight:
     starting: int
     last_seen_at: datetime | None
     shares: dict[int, Share]
+    job_ms: dict[int, float]
 
     @property
     def running(self) -> int:
@@ -128,7 +133,7 @@ SELECT e.mode, e.message, e.max_running, count(*) FILTER (WHERE there AND takes)
  WHERE e.id = %(endpoint)s GROUP BY e.id"""
 
 SEE_SHARES = """
-SELECT g.id, greatest(g.clock, max(g.turn) OVER ()), greatest(g.job_ms, 1), g.weight,
+SELECT g.id, greatest(g.clock, max(g.turn) OVER ()), coalesce(g.job_ms, avg(g.job_ms) OVER ()), g.weight,
        q.normal, q.low, (SELECT count(*) FROM jobs_attempt a WHERE a.grant_id = g.id AND a.released_at IS NULL)
   FROM jobs_grant g CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE j.priority >= 0), count(*) FILTER (WHERE j.priority < 0)
@@ -138,9 +143,10 @@ SELECT g.id, greatest(g.clock, max(g.turn) OVER ()), greatest(g.job_ms, 1), g.we
 
 def see(endpoint_id: int) -> Sight:
     mode, message, max_running, workers, busy, starting, last = sql.one(SEE_WORKERS, {"endpoint": endpoint_id})
+    grants = sql.rows(SEE_SHARES, {"endpoint": endpoint_id})
     shares = {
-        grant: Share(clock=clock, step=job_ms / weight, job_ms=job_ms, normal=normal, low=low, running=running)
-        for grant, clock, job_ms, weight, normal, low, running in sql.rows(SEE_SHARES, {"endpoint": endpoint_id})
+        grant: Share(clock=clock, step=_charge(job_ms) / weight, normal=normal, low=low, running=running)
+        for grant, clock, job_ms, weight, normal, low, running in grants
         if normal or low or running
     }
     return Sight(
@@ -152,7 +158,13 @@ def see(endpoint_id: int) -> Sight:
         starting=starting,
         last_seen_at=last,
         shares=shares,
+        job_ms={grant: job_ms for grant, _, job_ms, *_ in grants if job_ms is not None},
     )
+
+
+def _charge(job_ms: float | None) -> float:
+    """What a hand-over moves the clock by."""
+    return max(FIRST_MS if job_ms is None else job_ms, 1)
 
 
 LINE = """
@@ -174,7 +186,7 @@ def line_up(grant_id: int) -> Line:
     found = sql.rows(LINE, {"grant": grant_id, "samples": SAMPLES})
     queued = found[-1][2] + 1 if found else 0
     *tenants, cap, running = sql.one(LIMITS, {"grant": grant_id})
-    here = f"You run {jobs_of(cap)} at a time on this endpoint."
+    here = "" if cap is None else f"You run {counted(cap, 'job')} at a time on this endpoint."
     return Line(
         places=[(priority, job) for priority, job, _ in found],
         ranks=[rank for _, _, rank in found],
@@ -189,11 +201,8 @@ def line_up(grant_id: int) -> Line:
 def _limits(
     whose: str, queued: int, cap: int | None, running: int, gpu_s: int | None, cost: Any, has_left: bool
 ) -> Limits:
-    most = [f"{gpu_s} GPU-seconds"] if gpu_s is not None else []
+    most = [counted(gpu_s, "GPU-second")] if gpu_s is not None else []
     most += [f"cost of {cost}"] if cost is not None else []
     month = "" if has_left else f"{whose} has used its {' or '.join(most)} of this month (UTC)."
-    return Limits(most=cap, running=running, queued=queued, cap=f"{whose} runs {jobs_of(cap)} at a time.", month=month)
-
-
-def jobs_of(number: int | None) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"
+    here = "" if cap is None else f"{whose} runs {counted(cap, 'job')} at a time."
+    return Limits(most=cap, running=running, queued=queued, cap=here, month=month)

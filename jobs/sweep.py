@@ -189,7 +189,7 @@ def forget_deliveries() -> int:
 def say_overdue() -> int:
     """Deliveries that are due and that nobody sends: no deliverer runs, or not enough of them."""
     if found := deliver.overdue():
-        log.warning("%d deliveries have been due for %d s and nobody sends them", found, deliver.OVERDUE_S)
+        log.warning("nobody sends deliveries that have been due for %d s: %d", deliver.OVERDUE_S, found)
     return found
 
 

@@ -6,16 +6,22 @@ from uuid import UUID
 from django.conf import settings
 
 from accounts import sql
+from jobs.caps import limits_something
+from jobs.live import announce, endpoint_key
 
-# The rows `u` of jobs_usage of this calendar month, UTC, which is what monthly limits and invoices count.
-THIS_MONTH = "u.day >= date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')::date"
+# What a job is charged before any of its endpoint has been completed: the same for all grants, so that it favours none.
+# It is made good at the job's end, and no estimate is told from it (sight.py).
+FIRST_MS = 1000
 
 # An attempt is settled once: then it has a gpu_ms. `charged_ms` is what the clock was moved by when it was handed over.
-SETTLE = """
+# Returns the tenant's other endpoints that have jobs of it queued, if it or the key has limits that may hold them up.
+SETTLE = f"""
 WITH released AS (
     SELECT a.id, a.grant_id, a.charged_ms, a.outcome, j.tenant_id, j.endpoint_id, j.api_key_id, gpu.ms,
            a.outcome IN ('lost', 'handed_back') AND NOT %(bill_lost)s::bool AS free,
-           coalesce(g.price, e.price, 0) / 1000 AS price
+           coalesce(g.price, e.price, 0) / 1000 AS price,
+           coalesce((SELECT sum(b.bytes) FROM storage_blob b
+                      WHERE b.job_id = a.job_id AND b.attempt = a.number AND b.state = 'kept'), 0) AS file_bytes
       FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id
       JOIN jobs_grant g ON g.id = a.grant_id JOIN jobs_endpoint e ON e.id = a.endpoint_id
      CROSS JOIN LATERAL (
@@ -29,15 +35,14 @@ WITH released AS (
 ), ended AS (
     SELECT j.tenant_id, j.endpoint_id, j.api_key_id,
            CASE WHEN j.retries = 0 THEN octet_length(p.input) + p.moved_bytes ELSE 0 END AS bytes_in,
-           coalesce(octet_length(p.output), 0) + coalesce((SELECT sum(b.bytes) FROM storage_blob b
-               WHERE b.job_id = j.id AND b.attempt = j.attempt AND b.state = 'kept'), 0) AS bytes_out
+           coalesce(octet_length(p.output), 0) AS bytes_out
       FROM jobs_job j JOIN jobs_payload p ON p.job_id = j.id
      WHERE %(ended)s::text <> '' AND j.id = ANY (%(jobs)s::uuid[])
 ), used AS (
     SELECT tenant_id, endpoint_id, api_key_id, (outcome <> 'undone')::int AS attempts,
            (outcome IN ('lost', 'handed_back'))::int AS lost, CASE WHEN free THEN 0 ELSE ms END AS gpu_ms,
            CASE WHEN free THEN ms ELSE 0 END AS unbilled_gpu_ms, CASE WHEN free THEN 0 ELSE ms * price END AS cost,
-           0 AS ended, 0 AS bytes_in, 0 AS bytes_out FROM released
+           0 AS ended, 0 AS bytes_in, file_bytes AS bytes_out FROM released
     UNION ALL
     SELECT tenant_id, endpoint_id, api_key_id, 0, 0, 0, 0, 0, 1, bytes_in, bytes_out FROM ended
 ), usage AS (
@@ -60,16 +65,24 @@ WITH released AS (
     SELECT grant_id, sum(CASE WHEN outcome = 'undone' THEN 0 ELSE greatest(ms, 1) END - charged_ms) AS owed_ms,
            avg(ms) FILTER (WHERE outcome = 'completed') AS job_ms
       FROM released GROUP BY grant_id ORDER BY grant_id
+), clock AS (
+    UPDATE jobs_grant g SET clock = g.clock + s.owed_ms / g.weight,
+           job_ms = coalesce(g.job_ms + 0.2 * (s.job_ms - g.job_ms), g.job_ms, s.job_ms)
+      FROM share s WHERE g.id = s.grant_id
 )
-UPDATE jobs_grant g
-   SET clock = g.clock + s.owed_ms / g.weight, job_ms = g.job_ms + 0.2 * coalesce(s.job_ms - g.job_ms, 0)
-  FROM share s WHERE g.id = s.grant_id"""
+SELECT DISTINCT o.endpoint_id
+  FROM released r JOIN accounts_tenant t ON t.id = r.tenant_id LEFT JOIN accounts_apikey k ON k.id = r.api_key_id
+  JOIN jobs_grant o ON o.tenant_id = r.tenant_id AND o.endpoint_id <> r.endpoint_id
+ WHERE ({limits_something("t")} OR {limits_something("k")})
+   AND EXISTS (SELECT 1 FROM jobs_job j WHERE j.grant_id = o.id AND j.state = 'IN_QUEUE')"""
 
 
 def settle(jobs: Sequence[UUID], ended: str = "") -> None:
     """Write the usage of what was let go of among these jobs' attempts, and if the jobs ended now, in which state.
 
-    In the transaction that did both, which has locked the rows that it changed.
+    In the transaction that did both, which has locked the rows that it changed. After its commit a worker of each of
+    the tenant's other endpoints is woken, if a limit may have kept its jobs from it.
     """
     params = {"jobs": list(jobs), "ended": ended, "bill_lost": settings.BILL_LOST}
-    sql.run(SETTLE, params)
+    if freed := sql.rows(SETTLE, params):
+        announce(*(endpoint_key(endpoint) for (endpoint,) in freed))

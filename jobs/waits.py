@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Generic, TypeVar
 
+from accounts.errors import counted
 from jobs.models import Endpoint
-from jobs.sight import Limits, Line, Queued, Sight, jobs_of, line_up, see
+from jobs.sight import Limits, Line, Queued, Sight, line_up, see
 
 log = logging.getLogger("hearth.waits")
 T = TypeVar("T")
 FRESH_S, RARELY = 1.0, 20.0  # a look is good for so long, and for so many times as long as it took
 MOST_KEPT = 2000  # endpoints and grants whose looks are kept
-UNKNOWN = ("paused", "no_worker", "worker_starting")  # when it will begin
 
 
 class Kept(Generic[T]):
@@ -53,7 +53,7 @@ def _kept(all_kept: dict[int, Kept[T]], of: int, load: Callable[[int], T]) -> T:
 
 
 def why(job: Queued) -> dict[str, Any] | None:
-    """`position` (1: next), `estimate_s` until it begins or None, `reason` and `text`.
+    """`position` (1: next), `estimate_s` until it begins (None: nobody knows), `reason` and `text`.
 
     None: it could not be told, which must be nobody's trouble.
     """
@@ -68,10 +68,25 @@ def _told(job: Queued, sight: Sight, line: Line) -> dict[str, Any]:
     ahead = _ahead(job, sight, line)
     limits = line.limits_of(job)
     reason, text = _reason(job, sight, next((limit.text for limit in limits if limit.text), ""))
-    unknown = reason in UNKNOWN or sight.max_running == 0 or any(limit.month or limit.most == 0 for limit in limits)
-    estimate = None if unknown else max(_shared_ms(sight, ahead), *(_own_ms(job, sight, line, of) for of in limits))
-    seconds = None if estimate is None else ceil(estimate / 1000)
-    return {"position": 1 + sum(ahead.values()), "estimate_s": seconds, "reason": reason, "text": text}
+    estimates: list[float | None] = [None]
+    if sight.workers and reason != "paused" and not (sight.max_running == 0 or any(map(_never, limits))):
+        estimates = [_shared_ms(sight, ahead), *(_own_ms(job, sight, line, of) for of in limits)]
+    return {
+        "position": 1 + sum(ahead.values()),
+        "estimate_s": _longest_s(estimates),
+        "reason": reason,
+        "text": text,
+    }
+
+
+def _never(limits: Limits) -> bool:
+    """It will not begin as long as this limit is what it is."""
+    return bool(limits.month) or limits.most == 0
+
+
+def _longest_s(estimates: list[float | None]) -> int | None:
+    known = [ms for ms in estimates if ms is not None]
+    return ceil(max(known) / 1000) if len(known) == len(estimates) else None
 
 
 def _ahead(job: Queued, sight: Sight, line: Line) -> dict[int, int]:
@@ -83,25 +98,27 @@ def _ahead(job: Queued, sight: Sight, line: Line) -> dict[int, int]:
     return {grant: sight.ahead(share, begins, low) for grant, share in sight.shares.items()} | {job.grant_id: own}
 
 
-def _shared_ms(sight: Sight, ahead: dict[int, int]) -> float:
-    """Until a worker is free for it."""
+def _shared_ms(sight: Sight, ahead: dict[int, int]) -> float | None:
+    """Until a worker is free for it. None: nobody knows what a job takes."""
     slots, free = sight.workers, sight.workers - sight.busy
     if sight.max_running is not None:
         slots, free = min(slots, sight.max_running), min(free, sight.max_running - sight.running)
     if sum(ahead.values()) < free:
         return 0
-    queued = sum(n * sight.shares[grant].job_ms for grant, n in ahead.items() if grant in sight.shares)
-    running = sum(share.running * share.job_ms / 2 for share in sight.shares.values())
+    if not sight.job_ms:
+        return None
+    queued = sum(n * sight.job_ms.get(grant, 0) for grant, n in ahead.items())
+    running = sum(share.running * sight.job_ms[grant] / 2 for grant, share in sight.shares.items())
     return (queued + running) / slots
 
 
-def _own_ms(job: Queued, sight: Sight, line: Line, limits: Limits) -> float:
-    """Until its owner may run it."""
+def _own_ms(job: Queued, sight: Sight, line: Line, limits: Limits) -> float | None:
+    """Until its owner may run it. None: as above."""
     own = max(0, min(line.rank(job), limits.queued - 1))
     if limits.most is None or own < limits.most - limits.running:
         return 0
-    job_ms = sight.shares[job.grant_id].job_ms if job.grant_id in sight.shares else 0
-    return (own + limits.running / 2) * job_ms / limits.most
+    job_ms = sight.job_ms.get(job.grant_id)
+    return None if job_ms is None else (own + limits.running / 2) * job_ms / limits.most
 
 
 def _reason(job: Queued, sight: Sight, limit: str) -> tuple[str, str]:
@@ -113,7 +130,7 @@ def _reason(job: Queued, sight: Sight, limit: str) -> tuple[str, str]:
     if not sight.workers:
         return _no_worker(sight)
     if sight.max_running is not None and sight.running >= sight.max_running:
-        return "limit", f"The endpoint runs {jobs_of(sight.max_running)} at a time."
+        return "limit", f"The endpoint runs {counted(sight.max_running, 'job')} at a time."
     if job.losses:
         times = f"{job.losses} times" if job.losses > 1 else "once"
         return "retry", f"A worker lost it or gave it back {times}; it is at its old place in the queue."

@@ -17,7 +17,7 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts import sql
-from accounts.errors import Refused, not_found
+from accounts.errors import Refused, counted, not_found
 from accounts.models import Tenant, uuid7
 from storage.models import Asset, Blob, Gone
 from storage.outputs import plain_name
@@ -141,8 +141,8 @@ def check_room(tenant_id: UUID, new: New) -> None:
     stored = stored_bytes(tenant_id)
     if stored + new.bytes > tenant.max_stored_bytes:
         error = (
-            f"Tenant {tenant.name!r} has {stored} bytes of files here, and its limit is {tenant.max_stored_bytes}:"
-            f" there is no room for {new.bytes} more. Delete some."
+            f"Tenant {tenant.name!r} has {counted(stored, 'byte')} of files here, and its limit is"
+            f" {tenant.max_stored_bytes}: there is no room for {new.bytes} more. Delete some."
         )
         raise Refused(429, "storage_full", error, retry_after_s=STORED_S)
 

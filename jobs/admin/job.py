@@ -14,7 +14,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesCheckb
 from unfold.utils import parse_datetime_str
 
 from accounts.admin.pages import Admin, BigTable, ReadOnly, asking, change_url, leave, uuid_in
-from accounts.errors import Refused
+from accounts.errors import Refused, counted
 from jobs.admin.job_page import STATES, clock, job_page, label, unbroken
 from jobs.admin.shown import duration
 from jobs.lifecycle import cancel_job, retry_job
@@ -183,7 +183,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     def _each(self, request: HttpRequest, jobs: QuerySet[Job], verb: Verb, to: State) -> None:
         faults = [self._do(request, job, verb, to) for job in jobs]
         if done := faults.count(""):
-            messages.success(request, f"{done} jobs were {DONE[to]}.")
+            messages.success(request, f"{counted(done, 'job')} {'was' if done == 1 else 'were'} {DONE[to]}.")
         for fault in sorted({fault for fault in faults if fault}):
             messages.error(request, f"{faults.count(fault)} ×: {fault}")
 

@@ -10,6 +10,7 @@ from django_q.admin import resubmit_task
 from django_q.models import Failure, OrmQ, Schedule, Success
 
 from accounts.admin.pages import Admin, ReadOnly
+from accounts.errors import counted
 
 for model in (Failure, OrmQ, Schedule, Success):
     admin.site.unregister(model)  # nothing is scheduled: sweep does what is due
@@ -55,7 +56,7 @@ class FailureAdmin(EndedAdmin):
         tasks = list(queryset)
         resubmit_task(self, request, tasks)
         queryset.delete()
-        messages.success(request, f"Submitted {len(tasks)} tasks again.")
+        messages.success(request, f"Submitted {counted(len(tasks), 'task')} again.")
 
 
 @admin.register(OrmQ)

@@ -79,7 +79,9 @@ class Grant(Owned):
     )
     clock = models.FloatField(db_default=0.0, editable=False, help_text="Where its next job begins.")
     turn = models.FloatField(db_default=0.0, editable=False, help_text="Where its last job began.")
-    job_ms = models.FloatField(db_default=1000.0, editable=False, help_text="GPU ms of its jobs, moving average.")
+    job_ms = models.FloatField(
+        null=True, editable=False, help_text="GPU ms of its completed jobs, moving average. Empty: it has none yet."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     CLOCK = ("clock", "turn", "job_ms")

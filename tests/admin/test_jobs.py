@@ -219,7 +219,7 @@ def test_selected_jobs_are_cancelled_and_what_could_not_be_is_said(browser: Brow
     given = {"action": "cancel_selected", "_selected_action": [queued.pk, completed.pk]}
     text = browser.post(JOBS, given, follow=True).content.decode()
     assert (row_of(queued).state, row_of(completed).state) == ("CANCELLED", "COMPLETED")
-    assert "1 jobs were cancelled." in text
+    assert "1 job was cancelled." in text
     assert "1 ×: Nothing was changed: the job is COMPLETED." in text
 
 

@@ -7,10 +7,12 @@ from uuid import UUID
 import pytest
 
 from accounts import sql
+from accounts.models import Tenant
 from jobs import uploads
 from jobs.ids import AttemptId, parse_attempt_id
 from jobs.loss import lose
-from tests.cast import WORKFLOW, Client, Place, kinds, new_client
+from jobs.models import Grant
+from tests.cast import WORKFLOW, Client, Place, kinds, new_client, new_place
 from tests.fleet.conftest import HOLD_S
 from tests.fleet.wire import Answer, WireWorker, aside, call, public, run
 
@@ -126,6 +128,30 @@ def test_of_twenty_polls_and_twenty_submits_each_job_goes_to_exactly_one(
     later = [WireWorker(quick, place, "late").take_one() for _ in range(20 - len(given))]
     assert sorted(given + later) == sorted(jobs)
     assert max(answer.seconds for answer in answers) < HOLD_S + 1
+
+
+def test_a_tenants_slot_that_frees_at_one_endpoint_goes_to_a_poll_at_another_at_once(
+    worker: WireWorker, acme: Client
+) -> None:
+    """The only job that the tenant may run goes to and fro; by the re-read of held polls it would take a second each
+    time."""
+    Tenant.objects.filter(pk=acme.tenant.pk).update(max_running=1)
+    elsewhere = new_place()
+    there = Client(
+        acme.tenant, elsewhere, Grant.all_tenants.create(tenant=acme.tenant, endpoint=elsewhere.endpoint), acme.api_key
+    )
+    acme.submit()
+    holds, waits, late = (worker, acme), (WireWorker(worker.url, elsewhere), there), []
+    held = worker.take_one()
+    for _ in range(4):
+        waits[1].submit()
+        poll = waits[0].polls()
+        freed = time.monotonic()
+        holds[0].done(held, output=1)
+        held = poll.result().json["id"]
+        late.append(poll.result().at - freed)
+        holds, waits = waits, holds
+    assert sorted(late)[-2] < 2 * WAKE_S, late
 
 
 def test_one_submit_answers_one_of_many_polls(quick: str, place: Place, acme: Client) -> None:

@@ -1,6 +1,7 @@
 """Caps and monthly limits at the hand-over: of the endpoint, the grant, the tenant, the key (rules 5, 23)."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -11,10 +12,12 @@ from django.db import connection
 from accounts import sql
 from accounts.keys import given_key
 from accounts.models import ApiKey, Tenant
-from jobs import news
+from jobs import live, news
 from jobs.depth import Holder
+from jobs.loss import lose
 from jobs.models import Attempt, Endpoint, Grant
-from jobs.queue import claim
+from jobs.queue import Claimed, claim
+from jobs.workers import release
 from tests.cast import Client, Place, attempt_of, new_client, new_place
 from tests.jobs.simulation import LAST, queue
 
@@ -23,6 +26,12 @@ HOLDER = Holder(name="h")
 
 def taken(place: Place, n: int = 10) -> int:
     return len(claim(place.endpoint.pk, HOLDER, n).jobs)
+
+
+def at(place: Place, client: Client) -> Client:
+    """The client's tenant with the same key at another endpoint."""
+    grant = Grant.all_tenants.create(tenant=client.tenant, endpoint=place.endpoint)
+    return Client(client.tenant, place, grant, client.api_key)
 
 
 def finish(place: Place, attempts: int = 1, ms: int = 0) -> None:
@@ -45,9 +54,7 @@ def test_an_endpoints_cap_is_for_all_its_tenants() -> None:
 
 def test_a_tenants_cap_is_for_all_its_endpoints(place: Place) -> None:
     acme, elsewhere = new_client(place), new_place()
-    there = Client(
-        acme.tenant, elsewhere, Grant.all_tenants.create(tenant=acme.tenant, endpoint=elsewhere.endpoint), acme.api_key
-    )
+    there = at(elsewhere, acme)
     Tenant.objects.filter(pk=acme.tenant.pk).update(max_running=3)
     queue(acme, 5)
     queue(there, 5)
@@ -136,6 +143,54 @@ def limit(client: Client, owner: str, **fields: Any) -> None:
         ApiKey.all_tenants.filter(tenant=client.tenant).update(**fields)
 
 
+@pytest.fixture
+def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is announced."""
+    keys: list[str] = []
+    monkeypatch.setattr(live, "_send", keys.extend)
+    return keys
+
+
+LET_GO: dict[str, Callable[[Client, Claimed], object]] = {
+    "it is done": lambda client, held: news.done(
+        client.place.endpoint.pk, "h", attempt_of(held), news.Done(output=b"1")
+    ),
+    "it is lost": lambda client, held: lose(held.job, held.number, "test"),
+    "it was cancelled": lambda client, held: release(held.job, held.number),
+}
+
+
+@pytest.mark.parametrize("how", LET_GO)
+@pytest.mark.parametrize("owner", ["tenant", "key"])
+def test_a_slot_that_frees_wakes_who_waits_for_it_at_another_endpoint(
+    acme: Client, woken: list[str], owner: str, how: str
+) -> None:
+    there, idle = (at(new_place(), acme) for _ in range(2))
+    limit(acme, owner, max_running=1)
+    job = acme.submit()
+    (held,) = claim(acme.place.endpoint.pk, HOLDER, 1).jobs
+    there.submit()
+    assert taken(there.place) == 0
+    if how == "it was cancelled":
+        acme.cancel(job)
+    woken.clear()
+    LET_GO[how](acme, held)
+    assert live.endpoint_key(there.place.endpoint.pk) in woken
+    assert live.endpoint_key(idle.place.endpoint.pk) not in woken
+    assert taken(there.place) == 1
+
+
+def test_without_a_limit_nobody_waits_at_another_endpoint(acme: Client, globex: Client, woken: list[str]) -> None:
+    elsewhere = [at(new_place(), client) for client in (acme, globex)]
+    limit(globex, "tenant", max_running=1)
+    for client in (acme, *elsewhere):
+        client.submit()
+    (held,) = claim(acme.place.endpoint.pk, HOLDER, 1).jobs
+    woken.clear()
+    LET_GO["it is done"](acme, held)
+    assert [key for key in woken if key.startswith("e:")] == [live.endpoint_key(acme.place.endpoint.pk)]
+
+
 @pytest.mark.parametrize("capped", ["endpoint", "tenant", "key"])
 def test_eight_claimers_never_pass_a_cap_of_three(capped: str) -> None:
     """Of an endpoint with two tenants; of a tenant and its key at two endpoints."""
@@ -144,9 +199,7 @@ def test_eight_claimers_never_pass_a_cap_of_three(capped: str) -> None:
         clients = [acme, new_client(acme.place)]
     else:
         limit(acme, capped, max_running=3)
-        place = new_place()
-        there = Grant.all_tenants.create(tenant=acme.tenant, endpoint=place.endpoint)
-        clients = [acme, Client(acme.tenant, place, there, acme.api_key)]
+        clients = [acme, at(new_place(), acme)]
     for client in clients:
         queue(client, 60)
     most, done = run_claimers(clients, 120)

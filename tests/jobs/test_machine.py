@@ -1,5 +1,6 @@
 """Any order of what clients, workers, the sweeper and time do leaves every job in a legal state with a true history."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ from jobs.states import FINAL
 from jobs.sweep import STEPS, sweep
 from storage.models import Blob
 from storage.outputs import NotLookedAt
-from tests.cast import Client, FakeWorker, attempt_of, attempt_row, new_client, new_place
+from tests.cast import Client, FakeWorker, attempt_of, attempt_row, new_client, new_place, row
 from tests.chaos.checks import MAX_ATTEMPTS, Case, Run, attempts_and_events_agree, moved_legally, not_tried_for_ever
 from tests.chaos.history import Story
 from tests.jobs.recount import check_usage
@@ -47,7 +48,18 @@ PICKS = st.integers(0, 999)
 """Which of several there will be. What is drawn must not depend on the database: on a slow machine real time decides
 there too (2 s after a hand-over, an idle worker has lost the job), and Hypothesis takes that for a flaky test."""
 TIMES = {"jobs_job": ("deadline_at", "queued_at", "started_at"), "jobs_worker": ("take_at", "stop_at", "ping_at")}
-TIMES["jobs_attempt"] = ("handed_at", "confirmed_at", "named_at", "started_at", "ended_at", "stop_sent_at")
+TIMES["jobs_attempt"] = (
+    "handed_at",
+    "confirmed_at",
+    "named_at",
+    "started_at",
+    "ended_at",
+    "stop_sent_at",
+    "released_at",
+)
+AGE_EVENTS = """
+UPDATE jobs_event e SET at = e.at - %(s)s * interval '1 s'
+  FROM jobs_job j WHERE j.id = e.job_id AND j.endpoint_id = %(endpoint)s"""
 WEB = uuid7()
 ALL_SILENT_S = 1000  # more than any lease and START_S
 
@@ -67,6 +79,7 @@ class Jobs(RuleBasedStateMachine):
         self.handed: list[tuple[str, Claimed]] = []
         self.slots: dict[tuple[UUID, int], str] = {}  # key of the file of each attempt that opened an upload
         self.ended: dict[UUID, str] = {}  # jobs that were seen to have ended
+        self.cleared: Counter[UUID] = Counter()  # bytes of outputs that went with a retry
 
     def worker(self, name: str) -> FakeWorker:
         return self.client.place.worker(name)
@@ -86,11 +99,13 @@ class Jobs(RuleBasedStateMachine):
     @rule(pick=PICKS, verb=st.sampled_from(["cancel", "retry"]))
     def ask(self, pick: int, verb: str) -> None:
         job = picked(self.jobs, pick)
-        before = Job.all_tenants.get(pk=job.uuid).state
+        found = row(job)
+        before = found.state
         if verb == "cancel":
             assert self.client.cancel(job) == (before if before in FINAL else "CANCELLED")
         elif before in ("FAILED", "TIMED_OUT"):
             self.ended.pop(job.uuid)
+            self.cleared[job.uuid] += len(found.payload.output or b"")
             self.client.retry(job)
         else:
             with pytest.raises(Refused):
@@ -149,22 +164,22 @@ class Jobs(RuleBasedStateMachine):
         pick=PICKS,
         from_open=st.booleans(),
         other=PICKS,
-        result=st.sampled_from(["files", "files", *RESULTS]),
+        result=st.sampled_from(["files", "files", "broken", *RESULTS]),
         there=st.booleans(),
     )
     def report(self, pick: int, from_open: bool, other: int, result: str, there: bool) -> None:
         worker, claimed = self.chosen(pick, from_open)
-        done = self.with_files(other, claimed) if result == "files" else RESULTS[result]
+        done = RESULTS.get(result) or self.with_files(other, claimed, broken=result == "broken")
         self.reported(worker, claimed, done, there)
 
-    @rule(worker=WORKERS, other=PICKS, there=st.booleans())
-    def work(self, worker: str, other: int, there: bool) -> None:
+    @rule(worker=WORKERS, other=PICKS, there=st.booleans(), broken=st.booleans())
+    def work(self, worker: str, other: int, there: bool, broken: bool) -> None:
         """A job from its hand-over to a result with files."""
         claimed = self.worker(worker).take(1)
         self.hand(worker, claimed)
         for job in claimed:
             news.started(attempt_of(job))
-            self.reported(worker, job, self.with_files(other, job), there)
+            self.reported(worker, job, self.with_files(other, job, broken=broken), there)
 
     def reported(self, worker: str, claimed: Claimed, done: Done, there: bool) -> None:
         counts = self.is_open(claimed)
@@ -175,7 +190,7 @@ class Jobs(RuleBasedStateMachine):
             absent: frozenset[UUID] = frozenset() if there else frozenset(error.blobs)
             applied = self.tell(worker, claimed, replace(done, absent=absent))
             state = Job.all_tenants.get(pk=claimed.job).state
-            assert state == ("COMPLETED" if there else "FAILED"), "files that are nowhere fail the job"
+            assert state == ("COMPLETED" if there and not done.error else "FAILED"), "files that are nowhere fail it"
         assert applied == counts
 
     def tell(self, worker: str, claimed: Claimed, done: Done) -> bool:
@@ -187,12 +202,13 @@ class Jobs(RuleBasedStateMachine):
         _, claimed = self.chosen(pick, from_open)
         assert not news.done(self.client.place.endpoint.pk, "stranger", attempt_of(claimed), RESULTS["ok"])
 
-    def with_files(self, pick: int, claimed: Claimed) -> Done:
-        """A result that names the files of all attempts of its job and one of any job, as of a confused worker."""
+    def with_files(self, pick: int, claimed: Claimed, *, broken: bool) -> Done:
+        """A result that names the files of all attempts of its job and one of any job, as of a confused worker.
+        `broken`: those that were made before it failed."""
         own = [key for (job, _), key in self.slots.items() if job == claimed.job]
         keys = [*own, picked([*self.slots.values()], pick)]
         value = {"files": keys, "datas": {}, "assets": [{"key": key, "name": "a.png"} for key in keys]}
-        return Done(output=b"{}", output_value=value)
+        return Done(output=b"{}", output_value=value, **({"error": b'"boom"', "error_value": "boom"} if broken else {}))
 
     @precondition(lambda self: self.handed)
     @rule(
@@ -245,6 +261,7 @@ class Jobs(RuleBasedStateMachine):
             sets = ", ".join(f"{column} = {column} - %(s)s * interval '1 s'" for column in columns)
             given = {"s": seconds, "endpoint": self.client.place.endpoint.pk}
             sql.run(f"UPDATE {table} SET {sets} WHERE endpoint_id = %(endpoint)s", given)
+        sql.run(AGE_EVENTS, given)
 
     def teardown(self) -> None:
         """Workers that fall silent lose what they hold, and what is queued can be cancelled: nothing is stuck."""
@@ -301,7 +318,7 @@ class Jobs(RuleBasedStateMachine):
     @invariant()
     def usage_is_what_happened(self) -> None:
         if hasattr(self, "client"):
-            check_usage(self.client.tenant)
+            check_usage(self.client.tenant, self.cleared)
 
     @invariant()
     def the_cap_holds(self) -> None:

@@ -1,9 +1,11 @@
 """Usage: written where attempts are let go of and jobs end, never drifting from what happened."""
 
+import csv
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -12,17 +14,20 @@ from django.db import connection
 
 from accounts import sql
 from accounts.keys import given_key
-from jobs import lifecycle, news
+from jobs import lifecycle, news, states, uploads
 from jobs.depth import Holder
 from jobs.loss import hand_back, lose, undo
 from jobs.models import Endpoint, Grant, Usage
 from jobs.news import Done
 from jobs.queue import Claimed, claim
+from jobs.report import report
 from jobs.sweep import STEPS, sweep
 from jobs.workers import release
-from tests.cast import Client, Place, attempt_of, attempt_row, new_client
+from storage.models import Asset
+from tests.cast import Client, Place, attempt_of, attempt_row, new_client, row
 from tests.jobs.recount import check_usage
 from tests.jobs.simulation import LAST, queue
+from worker.wire import Upload
 
 HOLDER = Holder(name="h")
 
@@ -32,8 +37,14 @@ def take(client: Client) -> Claimed:
     return claimed
 
 
+LASTED = f"""
+WITH a AS ({LAST} RETURNING job_id, number, started_at)
+UPDATE jobs_event e SET at = a.started_at FROM a
+ WHERE e.job_id = a.job_id AND e.attempt = a.number AND e.kind IN ('handed', 'started')"""
+
+
 def lasted(claimed: Claimed, ms: int) -> None:
-    sql.run(LAST, [ms, claimed.job, claimed.number])
+    sql.run(LASTED, [ms, claimed.job, claimed.number])
 
 
 def done(client: Client, claimed: Claimed, ms: int = 0, **result: Any) -> None:
@@ -56,6 +67,39 @@ def test_a_completed_job_is_its_gpu_time_its_bytes_and_one_end(acme: Client) -> 
     check_usage(acme.tenant)
 
 
+def with_file(client: Client, size: int, **result: Any) -> int:
+    """A job that our worker ends with a file of that size; bytes of the output itself."""
+    claimed = client.place.worker().take_one()
+    assert news.started(attempt_of(claimed))
+    lasted(claimed, 1_000)
+    file = Upload(name="a.png", bytes=size, sha256="0" * 64, content_type="image/png", node="1", kind="image")
+    (slot,) = uploads.slots(attempt_of(claimed), [file]) or ()
+    value = {"files": [slot.key], "datas": {}, "assets": [{"key": slot.key, "name": "a.png"}]}
+    ended = Done(output=b"{}", output_value=value, absent=frozenset(), **result)
+    assert news.done(client.place.endpoint.pk, "w1", attempt_of(claimed), ended)
+    return len(row(claimed).payload.output or b"")
+
+
+def test_bytes_out_are_those_of_the_output_and_of_its_files(own_place: Place) -> None:
+    client = new_client(own_place)
+    for _ in range(2):
+        client.submit()
+    outputs = [with_file(client, size) for size in (70_000, 3)]
+    assert used(client).bytes_out == 70_003 + sum(outputs)
+    check_usage(client.tenant)
+
+
+def test_a_failed_jobs_files_are_counted_once_however_often_it_ends(own_place: Place) -> None:
+    client = new_client(own_place)
+    job = client.submit()
+    output = with_file(client, 70_000, error=b'"boom"', error_value="boom")
+    client.retry(job)
+    client.cancel(job)
+    assert used(client).bytes_out == 70_000 + output
+    assert Asset.all_tenants.filter(tenant=client.tenant).count() == 1
+    check_usage(client.tenant, {job.uuid: output})
+
+
 @pytest.mark.parametrize(("own", "price"), [(None, Decimal("0.5")), (Decimal("0.25"), Decimal("0.25"))])
 def test_the_cost_is_by_the_grants_price_or_the_endpoints(acme: Client, own: Decimal | None, price: Decimal) -> None:
     Endpoint.objects.filter(pk=acme.place.endpoint.pk).update(price=Decimal("0.5"))
@@ -66,6 +110,29 @@ def test_the_cost_is_by_the_grants_price_or_the_endpoints(acme: Client, own: Dec
     found = attempt_row(claimed)
     assert found.gpu_ms is not None
     assert used(acme).cost == found.cost == (price * found.gpu_ms / 1000).quantize(Decimal("0.000001"))
+
+
+def priced(client: Client, price: str, ms: int) -> Decimal:
+    """The cost of an attempt of so long at a new price."""
+    Endpoint.objects.filter(pk=client.place.endpoint.pk).update(price=Decimal(price))
+    client.submit()
+    claimed = take(client)
+    done(client, claimed, ms=ms)
+    gpu_ms = attempt_row(claimed).gpu_ms
+    assert gpu_ms
+    return (gpu_ms * Decimal(price) / 1000).quantize(Decimal("0.000001"), ROUND_HALF_UP)
+
+
+def test_a_new_price_in_mid_month_changes_nothing_that_is_written(acme: Client) -> None:
+    """The month's report adds what either price made."""
+    first = priced(acme, "0.5", 4_000)
+    month = used(acme).day.replace(day=1)
+    Usage.all_tenants.filter(tenant=acme.tenant).update(day=month)  # earlier, unless this is the first
+    second = priced(acme, "0.000333", 7_000)
+    assert Usage.all_tenants.filter(tenant=acme.tenant).earliest("day").cost in (first, first + second)
+    (line,) = csv.DictReader(StringIO(report(month, acme.tenant)))
+    assert Decimal(line["cost"]) == first + second
+    assert Decimal(line["gpu_seconds"]) >= 11
 
 
 def test_costs_add_up_to_the_last_digit(acme: Client) -> None:
@@ -86,6 +153,24 @@ def test_a_job_cancelled_while_it_runs_is_billed_until_its_worker_lets_go(acme: 
     assert used(acme).gpu_ms >= 3_000
     release(claimed.job, claimed.number)
     check_usage(acme.tenant)
+
+
+def test_what_cannot_be_counted_has_not_ended(acme: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are one transaction."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no usage")
+
+    acme.submit()
+    claimed = take(acme)
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "settle", broken)
+        with pytest.raises(RuntimeError, match="no usage"):
+            done(acme, claimed)
+    assert row(claimed).state == "IN_PROGRESS"
+    assert attempt_row(claimed).released_at is None
+    done(acme, claimed)
+    assert used(acme).completed == 1
 
 
 @pytest.mark.parametrize("bill", [False, True])

@@ -14,8 +14,8 @@ from jobs.ids import JobId
 from jobs.loss import lose
 from jobs.models import Endpoint, Grant, Job
 from jobs.queue import claim
-from tests.cast import Client, Place, attempt_of, new_client, row
-from tests.jobs.simulation import queue
+from tests.cast import Client, Place, attempt_of, new_client, new_place, row
+from tests.jobs.simulation import LAST, queue
 
 HOLDER = Holder(name="h")
 
@@ -146,6 +146,59 @@ def test_places_are_those_in_which_the_queue_serves(place: Place) -> None:
     off = [abs(said[job] - place) for place, job in enumerate(taken, 1)]
     assert len(taken) == 60
     assert max(off) <= 2
+
+
+def completed(client: Client, ms: int, **result: Any) -> None:
+    """A job of the client's that took so long."""
+    client.submit()
+    claimed = client.place.worker().take_one()
+    sql.run(LAST, [ms, claimed.job, claimed.number])
+    assert news.done(client.place.endpoint.pk, "w1", attempt_of(claimed), news.Done(**(result or {"output": b"1"})))
+
+
+def waiting(client: Client) -> dict[str, Any]:
+    """What is told of a job behind two of the client's, of which the only worker has one."""
+    client.submit()
+    client.place.worker().take_one()
+    client.submit()
+    return told(client.submit())
+
+
+def test_before_any_job_was_completed_nobody_knows_how_long_it_takes(acme: Client, globex: Client) -> None:
+    completed(globex, 60_000, error=b'"boom"')
+    assert waiting(acme) == {
+        "position": 2,
+        "estimate_s": None,
+        "reason": "busy",
+        "text": "The only worker is busy.",
+    }
+
+
+def test_the_first_completed_job_says_how_long_they_take(acme: Client) -> None:
+    completed(acme, 40_000)
+    assert waiting(acme)["estimate_s"] in range(60, 63)
+    grant = Grant.all_tenants.get(pk=acme.grant.pk)
+    assert grant.job_ms is not None
+    assert 40_000 <= grant.job_ms < 41_000
+
+
+def test_who_has_completed_none_is_told_by_the_others_average(acme: Client, globex: Client) -> None:
+    completed(globex, 40_000)
+    Grant.all_tenants.create(tenant=new_client(new_place()).tenant, endpoint=acme.place.endpoint, job_ms=80_000)
+    assert waiting(acme)["estimate_s"] in range(90, 93)
+    assert Grant.all_tenants.get(pk=acme.grant.pk).job_ms is None
+
+
+def test_a_tenant_at_its_limit_is_told_so_where_no_worker_is(acme: Client) -> None:
+    """It runs its one job at another endpoint."""
+    capped(acme, "tenant")
+    elsewhere = new_place()
+    grant = Grant.all_tenants.create(tenant=acme.tenant, endpoint=elsewhere.endpoint)
+    Client(acme.tenant, elsewhere, grant, acme.api_key).submit()
+    Grant.all_tenants.filter(pk=acme.grant.pk).update(job_ms=10_000)
+    elsewhere.worker().take_one()
+    found = told(acme.submit())
+    assert (found["reason"], found["position"], found["estimate_s"]) == ("limit", 1, None)
 
 
 def test_the_estimate_is_the_work_ahead_by_the_workers(acme: Client, globex: Client) -> None:

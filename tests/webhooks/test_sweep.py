@@ -137,4 +137,4 @@ def test_the_sweeper_says_that_nobody_sends(acme: Client, caplog: pytest.LogCapt
     Delivery.objects.of(acme.tenant).update(next_at=F("next_at") - timedelta(minutes=2))
     with caplog.at_level(logging.WARNING):
         assert sweep.say_overdue() >= 1
-    assert "nobody sends them" in caplog.text
+    assert "nobody sends deliveries" in caplog.text

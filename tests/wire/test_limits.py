@@ -12,7 +12,7 @@ from accounts.models import ApiKey, Tenant
 from jobs.models import Endpoint, Grant, Usage
 from storage.models import Blob
 from tests.cast import Client, new_client, new_place
-from tests.wire.api import Api, check_refusal, finish, until
+from tests.wire.api import Api, check_refusal, finish, until, whole_window
 
 
 def limited(http: httpx.Client, *, of_key: bool = False, **limits: Any) -> Api:
@@ -27,11 +27,6 @@ def limited(http: httpx.Client, *, of_key: bool = False, **limits: Any) -> Api:
 
 def statuses(api: Api, n: int, path: str = "health") -> list[int]:
     return [api.get(path).status_code for _ in range(n)]
-
-
-def whole_window() -> None:
-    """Wait for the next window if this one is nearly over, so that what follows falls into one."""
-    until(lambda: sql.one("SELECT extract(epoch FROM clock_timestamp())::numeric % 10 < 5")[0], 10)
 
 
 # requests in 10 s
@@ -145,16 +140,24 @@ def test_an_endpoints_queue_is_all_tenants(http: httpx.Client) -> None:
     assert "2 queued jobs of all tenants" in body["error"]
 
 
-def test_a_full_queues_pace_is_the_estimate(http: httpx.Client) -> None:
-    api = limited(http, max_queued=2)
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [("tenant", "has 1 queued job, which"), ("key", "1 queued job,"), ("endpoint", "1 queued job of all tenants,")],
+)
+def test_a_full_queues_pace_is_the_estimate(http: httpx.Client, of: str, said: str) -> None:
+    if of == "endpoint":
+        api = Api.of(http, new_client(new_place(max_queued=1)))
+    else:
+        api = limited(http, of_key=of == "key", max_queued=1)
     for _ in range(6):
         api.run()
         finish(api, api.take())
-    jobs = [api.run() for _ in range(2)]
+    api.run()
     refused = api.post("run", {"input": 1})
-    assert "room in about 10 s" in check_refusal(refused, 429, "queue_full")["error"]
+    error = check_refusal(refused, 429, "endpoint_queue_full" if of == "endpoint" else "queue_full")["error"]
+    assert said in error
+    assert "room in about 10 s" in error
     assert refused.headers["Retry-After"] == "10"
-    assert len(jobs) == 2
 
 
 def test_a_retry_needs_room_too(http: httpx.Client) -> None:

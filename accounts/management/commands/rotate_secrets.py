@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts.errors import counted
 from accounts.rotation import reseal_all
 
 
@@ -26,10 +27,11 @@ class Command(BaseCommand):
         for name in broken:
             self.stdout.write(f"{'discarded' if options['discard'] else 'opens with no key'}: {name}")
         if broken and not options["discard"]:
+            opens = "opens" if len(broken) == 1 else "open"
             raise CommandError(
-                f"{len(broken)} secrets open with none of HEARTH_SEAL_KEYS. Add the key they were sealed with behind "
-                "the first, or give --discard and enter them anew. Drop no key yet."
+                f"{counted(len(broken), 'secret')} {opens} with none of HEARTH_SEAL_KEYS. Add the key that sealed them"
+                " behind the first, or give --discard and enter them anew. Drop no key yet."
             )
         if changed:
-            raise CommandError(f"{changed} secrets were changed by somebody else meanwhile. Run it again.")
+            raise CommandError(f"Somebody else has changed {counted(changed, 'secret')} meanwhile. Run it again.")
         self.stdout.write("The first key alone opens all: the others may be dropped.")
