@@ -74,7 +74,8 @@ def event_sql(kind: str, source: str) -> str:
 def delivery_sql(news: News, source: str, own: str = "") -> str:
     """INSERT of the deliveries that tell this news of each row (id, attempt, tenant_id, retries) of `source`, a CTE of
     the same statement: to each webhook that its tenant has registered for it, and to the URL of the request itself if
-    `own`, a CTE with rows (job_id, webhook), is given."""
+    `own`, a CTE with rows (job_id, webhook), is given. The webhooks are locked, as the foreign key would at the commit:
+    one that is removed meanwhile would fail the whole transaction then."""
     to_own = f"UNION ALL SELECT NULL, s.tenant_id FROM {own} p WHERE p.job_id = s.id AND p.webhook <> ''" if own else ""
     return f"""
         INSERT INTO jobs_delivery (message, tenant_id, webhook_id, lane, job_id, retries, attempt, kind, state, tries,
@@ -82,8 +83,10 @@ def delivery_sql(news: News, source: str, own: str = "") -> str:
         SELECT gen_random_uuid(), s.tenant_id, r.webhook_id, r.lane, s.id, s.retries, s.attempt, '{news.value}',
                'pending', 0, now.at, now.at, now.at
           FROM {source} s CROSS JOIN (SELECT clock_timestamp() AS at) now CROSS JOIN LATERAL (
-               SELECT w.id AS webhook_id, w.id AS lane FROM jobs_webhook w
-                WHERE w.tenant_id = s.tenant_id AND w.enabled AND '{news.value}' = ANY (w.kinds) {to_own}) r
+               SELECT w.id AS webhook_id, w.id AS lane FROM (
+                      SELECT id FROM jobs_webhook
+                       WHERE tenant_id = s.tenant_id AND enabled AND '{news.value}' = ANY (kinds) FOR KEY SHARE) w
+               {to_own}) r
             ON CONFLICT DO NOTHING RETURNING 1"""
 
 

@@ -9,8 +9,9 @@ from unfold.utils import display_for_label
 from accounts import sql
 from accounts.admin.pages import Labels, change_url
 from jobs import history
-from jobs.admin.shown import READ_BYTES, address, duration, pretty
+from jobs.admin.shown import READ_BYTES, duration, pretty
 from jobs.models import Attempt, Event, Job
+from jobs.models.webhook import address
 from jobs.states import State
 from jobs.waits import why as waits_for
 from storage.admin import preview

@@ -1,9 +1,8 @@
-"""How jobs' JSON, times and URLs are written on a page: short, and without secrets."""
+"""How jobs' JSON and times are written on a page: short, and without secrets."""
 
 import json
 import re
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from django.template.defaultfilters import filesizeformat
 
@@ -53,13 +52,6 @@ def _string(text: str, hidden: bool) -> str:
         except ValueError:
             pass
     return text if len(text) <= STRING_CHARS else f"{text[:STRING_CHARS]}… ({len(text):,} characters)"
-
-
-def address(url: str) -> str:
-    """A webhook's URL without what may be secret in it: the values of its query."""
-    parts = urlsplit(url)
-    query = "&".join(f"{name}={MASK}" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    return parts._replace(query=query, fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def duration(ms: float | None) -> str:

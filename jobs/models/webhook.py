@@ -1,5 +1,8 @@
 """Webhooks of tenants: where news of their jobs is sent, what signs it, and what became of each delivery."""
 
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
+
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
@@ -60,7 +63,8 @@ class WebhookSecret(Owned):
 class Delivery(Owned):
     """One piece of news to one receiver, written in the transaction that made the news (rules.md 7).
 
-    `lane`: what its tries queue behind: the webhook, or the tenant for URLs that requests named themselves.
+    `lane`: what its tries queue behind: the webhook, or the tenant for URLs that requests named themselves; a test has
+    one of its own.
     """
 
     class State(models.TextChoices):
@@ -123,6 +127,20 @@ class Delivery(Owned):
 
 def message_id(message: object) -> str:
     return f"msg_{message}"
+
+
+def parse_message_id(text: str) -> UUID | None:
+    try:
+        return UUID(text.strip().removeprefix("msg_"))
+    except ValueError:
+        return None
+
+
+def address(url: str) -> str:
+    """A webhook's URL without what may be secret in it: the values of its query."""
+    parts = urlsplit(url)
+    query = "&".join(f"{name}=…" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    return parts._replace(query=query, fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 class DeliveryTry(Owned):

@@ -10,6 +10,7 @@ from django.conf import settings
 
 from accounts.errors import Refused
 from jobs.live import DELIVERIES, Hub, Key, Ticket
+from jobs.models import Delivery
 from jobs.webhooks.deliver import Answer, Bounds, Claimed, claim, finish, prepare, release
 from jobs.webhooks.post import Poster
 from jobs.wire.call import verb
@@ -64,16 +65,16 @@ class Deliverer:
             message = await verb(prepare, claimed)
             if message is not None:
                 answer = await poster.post(message)
-                self._note(claimed.lane, answer)
+                self._note(claimed, answer)
                 await verb(finish, claimed, answer)
         except Refused as error:
             log.warning("delivery %s is sent again later: %s", claimed.id, error)
 
-    def _note(self, lane: UUID, answer: Answer) -> None:
+    def _note(self, claimed: Claimed, answer: Answer) -> None:
         if answer.taken:
-            self._failing.discard(lane)
-        else:
-            self._failing.add(lane)
+            self._failing.discard(claimed.lane)
+        elif claimed.kind != Delivery.Kind.TEST:  # which has a lane of its own
+            self._failing.add(claimed.lane)
 
     async def _leave(self) -> None:
         if self._sending:

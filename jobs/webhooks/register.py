@@ -15,13 +15,14 @@ from django.db import transaction
 
 from accounts import sql
 from accounts.errors import Refused, bad_request, not_found
-from accounts.models import Tenant
+from accounts.models import Tenant, uuid7
 from accounts.sealed import Sealed
 from jobs.models import Delivery, Webhook, WebhookSecret
-from jobs.states import News, announce_deliveries
+from jobs.states import FINAL, News, announce_deliveries
 from worker.wire import UrlRefused, check_url
 
 MOST_WEBHOOKS = 10  # of a tenant
+ENDS = [News(state.value.lower()).value for state in FINAL]  # the kinds that a request's own webhook hears of
 OVERLAP = timedelta(hours=24)
 
 
@@ -88,9 +89,31 @@ def change(
     return webhook
 
 
+REMOVE = """
+WITH some AS (
+    SELECT id FROM jobs_delivery WHERE webhook_id = %(id)s LIMIT %(batch)s FOR UPDATE
+), tries AS (
+    DELETE FROM jobs_deliverytry t USING some WHERE t.delivery_id = some.id
+)
+DELETE FROM jobs_delivery d USING some WHERE d.id = some.id"""
+BATCH = 10_000
+
+
 def remove(tenant: Tenant, id: UUID) -> None:
-    """With its deliveries. Raises Refused(404)."""
-    find(tenant, id).delete()
+    """With its deliveries, which may be very many: who ends a job meanwhile waits for the last of them only.
+    Raises Refused(404)."""
+    change(tenant, id, enabled=False)
+    _remove_deliveries(id)
+    with transaction.atomic():
+        found = Webhook.objects.of(tenant).select_for_update().filter(pk=id)
+        if found.exists():  # from here on nothing is written for it (jobs.states.delivery_sql)
+            _remove_deliveries(id)
+            found.delete()
+
+
+def _remove_deliveries(webhook: UUID) -> None:
+    while sql.run(REMOVE, {"id": webhook, "batch": BATCH}):
+        pass
 
 
 def new_secret() -> str:
@@ -129,11 +152,12 @@ def _lock(tenant: Tenant) -> None:
 
 
 def send_test(tenant: Tenant, id: UUID) -> Delivery:
-    """One POST of a sample, to a disabled webhook too. It is tried once and counts for nothing. Raises Refused(404)."""
+    """One POST of a sample, to a disabled webhook too. It is tried once, waits behind nothing, and counts for nothing.
+    Raises Refused(404)."""
     with transaction.atomic():
         webhook = find(tenant, id)
         made: Delivery = Delivery.all_tenants.create(
-            tenant=tenant, webhook=webhook, lane=webhook.pk, kind=Delivery.Kind.TEST
+            tenant=tenant, webhook=webhook, lane=uuid7(), kind=Delivery.Kind.TEST
         )
         announce_deliveries(True)
     made.refresh_from_db(from_queryset=Delivery.all_tenants.all())

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from jobs.admin.shown import MASK, SHOWN_CHARS, address, duration, pretty
+from jobs.admin.shown import MASK, SHOWN_CHARS, duration, pretty
+from jobs.models.webhook import address
 
 
 def shown(value: object) -> str:

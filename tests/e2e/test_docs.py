@@ -12,6 +12,7 @@ from hearth.local.instance import ROOT
 from tests.e2e.instance import Instance
 from tests.js import node
 from tests.local.running import environment
+from tests.webhooks.receiver import Receiver
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
@@ -32,7 +33,7 @@ def folder(up: Instance, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, up: Instance, argv: list[str]) -> str:
-    env = environment(up.home.path)
+    env = environment(up.home.path, HEARTH_URL_ALLOW="127.0.0.0/8")  # as the instance itself
     done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -75,8 +76,11 @@ def test_the_apis_commands_run(up: Instance, folder: Path) -> None:
 
 
 def test_the_operators_commands_run(up: Instance, folder: Path) -> None:
-    for shell in blocks("docs/operations.md", "bash"):
-        assert run(folder, up, ["bash", "-euo", "pipefail", "-c", shell])
+    with Receiver() as receiver:
+        for shell in blocks("docs/operations.md", "bash"):
+            command = shell.replace("https://hooks.example.com/hearth", receiver.url)
+            assert run(folder, up, ["bash", "-euo", "pipefail", "-c", command])
+    assert [got.headers["hearth-event"] for got in receiver.got] == ["test"]
 
 
 def test_the_readmes_two_commands_are_targets_of_make() -> None:

@@ -6,17 +6,21 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from accounts import sql
 from accounts.errors import Refused
 from jobs.models import Delivery, Webhook, WebhookSecret
+from jobs.states import State
 from jobs.webhooks import register as verbs
-from jobs.webhooks.deliver import Answer, disable, finish
+from jobs.webhooks.deliver import Answer, Bounds, disable, finish
 from jobs.webhooks.register import change, first_secret, register, remove, replay, replay_failed, roll_secret, send_test
-from tests.cast import Client
-from tests.webhooks.sending import claimed, deliveries, ended, only, states
+from tests.cast import Client, row
+from tests.webhooks.sending import claimed, deliveries, end_now, ended, only, states, until
+from tests.wire.api import aside
 
 URL = "https://example.com/hook"
 
@@ -182,3 +186,30 @@ def test_a_test_is_written_and_is_one_more_each_time(acme: Client) -> None:
     ids = {send_test(acme.tenant, webhook.pk).message for _ in range(2)}
     assert len(ids) == 2
     assert {delivery.kind for delivery in deliveries(acme)} == {"test"}
+
+
+def test_a_test_waits_behind_nothing(acme: Client) -> None:
+    """A receiver that is slow, with much to be told, is the one that somebody wants to test."""
+    webhook = register(acme.tenant, URL, ["completed"]).webhook
+    for _ in range(5):
+        ended(acme)
+    made = send_test(acme.tenant, webhook.pk)
+    first = claimed(acme, Bounds(at_once=1000, per_lane=1))
+    assert made.pk in [each.id for each in first]
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def test_a_job_that_ends_while_a_webhook_is_removed_ends_and_tells_nobody(acme: Client, database: str) -> None:
+    """Else its transaction would fail at the commit, by the foreign key."""
+    webhook = register(acme.tenant, URL, ["completed"]).webhook
+    job = acme.submit({})
+    acme.place.worker().take_one()
+    with psycopg.connect(database) as removing:
+        removing.execute("DELETE FROM jobs_webhook WHERE id = %s", [webhook.pk])
+        ending = aside(end_now, job, State.COMPLETED)
+        until(lambda: sql.one(WAITING)[0] == 1)
+    ending.result(20)
+    assert row(job).state == State.COMPLETED
+    assert deliveries(acme) == []
