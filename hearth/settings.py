@@ -236,6 +236,14 @@ UNFOLD = {
                 ],
             },
             {
+                "title": "Webhooks",
+                "items": [
+                    _page("Webhooks", "webhook", "jobs_webhook"),
+                    _page("Webhook secrets", "lock", "jobs_webhooksecret"),
+                    _page("Deliveries", "outbox", "jobs_delivery"),
+                ],
+            },
+            {
                 "title": "Storage",
                 "items": [
                     _page("Buckets", "cloud", "storage_bucket"),

@@ -8,14 +8,13 @@ from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave
+from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave, shown_once
 from accounts.keys import new_key
 from accounts.models import ApiKey, Key, Limited
 
@@ -86,10 +85,7 @@ class KeyAdmin(Admin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """The page with the key's text. No redirect, so that the text passes no session and no cookie."""
-        context = self.admin_site.each_context(request) | {"opts": self.opts, "key": obj, "change_url": change_url(obj)}
-        context["title"] = f"{self.opts.verbose_name} made"
-        return TemplateResponse(request, "accounts/key_made.html", context, headers={"Referrer-Policy": "no-referrer"})
+        return shown_once(self, request, obj, change_url(obj), "accounts/key_made.html")
 
     @admin.display(description="key", ordering="prefix")
     def shown(self, key: Key) -> str:

@@ -9,11 +9,13 @@ from django.contrib.admin import ShowFacets
 from django.core.paginator import Paginator
 from django.db.models import PROTECT, ForeignObjectRel, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
 View = Callable[..., Any]
@@ -45,9 +47,17 @@ def protectors(obj: Model) -> Iterator[str]:
                 yield str(kind._meta.verbose_name_plural)
 
 
-def asking(description: str, icon: str, text: str, *, permission: str, danger: bool = False) -> Callable[[View], View]:
-    """A button on a row's page that asks in a dialog first, so that what it does is done by a POST."""
-    dialog = {"title": f"{description}?", "description": text, "form_class": None, "form_submit_text": description}
+def asking(
+    description: str,
+    icon: str,
+    text: str,
+    *,
+    permission: str,
+    danger: bool = False,
+    form: type[BaseDialogForm] | None = None,
+) -> Callable[[View], View]:
+    """A button that asks in a dialog first, so that what it does is done by a POST. `form`: what else it asks for."""
+    dialog = {"title": f"{description}?", "description": text, "form_class": form, "form_submit_text": description}
     variant = ActionVariant.DANGER if danger else ActionVariant.DEFAULT
     made: Callable[[View], View] = action(
         description=description, icon=icon, variant=variant, permissions=[permission], dialog=dialog
@@ -59,6 +69,13 @@ def going(description: str, icon: str) -> Callable[[View], View]:
     """A button on a row's page that leads to another page."""
     made: Callable[[View], View] = action(description=description, icon=icon)
     return made
+
+
+def shown_once(page: Any, request: HttpRequest, obj: Any, url: str, template: str) -> HttpResponse:
+    """The page with `obj.text_once`. No redirect, so that the text passes no session and no cookie."""
+    context = page.admin_site.each_context(request) | {"opts": page.opts, "key": obj, "change_url": url}
+    context["title"] = f"{page.opts.verbose_name} made"
+    return TemplateResponse(request, template, context, headers={"Referrer-Policy": "no-referrer"})
 
 
 class Admin(ModelAdmin):  # type: ignore[misc]

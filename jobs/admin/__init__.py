@@ -1,5 +1,6 @@
-"""The operator's pages: endpoints, grants, workers and their keys, jobs, tasks, usage; and tenants, who have it all."""
+"""The operator's pages: endpoints, grants, workers and their keys, jobs, webhooks and deliveries, tasks, usage; and
+tenants, who have it all."""
 
-from jobs.admin import fleet, job, tasks, tenants, usage
+from jobs.admin import deliveries, fleet, job, tasks, tenants, usage, webhooks
 
-__all__ = ["fleet", "job", "tasks", "tenants", "usage"]
+__all__ = ["deliveries", "fleet", "job", "tasks", "tenants", "usage", "webhooks"]

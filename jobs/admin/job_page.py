@@ -1,4 +1,4 @@
-"""What a job's page shows below its facts: timeline, attempts, files, and its JSON; one query for each."""
+"""What a job's page shows below its facts: timeline, attempts, deliveries, files, and its JSON; one query for each."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,11 @@ from accounts import sql
 from accounts.admin.pages import Labels, change_url
 from jobs import history
 from jobs.admin.shown import READ_BYTES, duration, pretty
-from jobs.models import Attempt, Event, Job
+from jobs.models import Attempt, Delivery, Event, Job
 from jobs.models.webhook import address
 from jobs.states import State
 from jobs.waits import why as waits_for
+from jobs.webhooks.look import goes_to, last_outcome, with_last_try
 from storage.admin import preview
 from storage.models import Asset
 
@@ -27,7 +28,14 @@ STATES: Labels = {
 }
 OUTCOMES: Labels = {"completed": "success", "failed": "danger", "timed_out": "warning", "lost": "warning"}
 EVENTS: Labels = OUTCOMES | {"handed": "info", "started": "info", "created": "primary", "retried": "primary"}
+SENT: Labels = {
+    Delivery.State.PENDING: "info",
+    Delivery.State.DELIVERED: "success",
+    Delivery.State.FAILED: "danger",
+    Delivery.State.OUTDATED: "",
+}
 FILES_SHOWN = 60
+DELIVERIES_SHOWN = 60
 
 
 def label(text: str, kind: str, colours: Labels) -> str:
@@ -37,7 +45,8 @@ def label(text: str, kind: str, colours: Labels) -> str:
 
 def job_page(job: Job) -> dict[str, Any]:
     waits = waits_for(history.queued(job)) if job.state == State.IN_QUEUE else None
-    return {"waits": waits, "timeline": timeline(job), "attempts": attempts(job), "files": files(job), **payload(job)}
+    tables = {"timeline": timeline(job), "attempts": attempts(job), "deliveries": deliveries(job)}
+    return {"waits": waits, "files": files(job), **tables, **payload(job)}
 
 
 def timeline(job: Job) -> dict[str, Any]:
@@ -80,6 +89,20 @@ def _attempt(attempt: Attempt) -> tuple[Any, ...]:
         released,
         duration(attempt.gpu_ms),
     )
+
+
+def deliveries(job: Job) -> dict[str, Any]:
+    """What webhooks were told of it, the first ones."""
+    found = with_last_try(Delivery.all_tenants.filter(job=job)).order_by("id")
+    headers = ["News", "Receiver", "State", "Tries", "Last try", "Next try", "Delivery"]
+    return {"headers": headers, "rows": [_delivery(delivery) for delivery in found[:DELIVERIES_SHOWN]]}
+
+
+def _delivery(delivery: Any) -> tuple[Any, ...]:
+    page = format_html('<a class="text-link" href="{}">{}</a>', change_url(delivery), delivery)
+    state = label(delivery.state, delivery.state, SENT)
+    last = last_outcome(delivery) or "-"
+    return (delivery.kind, goes_to(delivery), state, delivery.tries, last, clock(delivery.next_at), page)
 
 
 def clock(at: datetime | None) -> str:

@@ -17,11 +17,13 @@ from jobs.admin.counts import Rows, load
 from jobs.admin.fleet import GrantInline, LoadColumns, link
 from jobs.admin.shown import duration
 from jobs.admin.usage import chart, csv_file, today
-from jobs.models import Grant, Usage
+from jobs.admin.webhooks import WebhookInline
+from jobs.models import Grant, Usage, Webhook, WebhookSecret
 from jobs.report import month_before
 from storage.admin import BucketInline
 from storage.models import Blob, Bucket
 
+ADDED = ("key", "grant", "member", "bucket", "webhook", "secret")
 MONTHLY = ("gpu_s_a_month", "cost_a_month", "max_stored_bytes")
 
 
@@ -43,9 +45,9 @@ class TenantAdmin(LoadColumns, Admin):
     search_fields = ("name",)
     ordering = ("name",)
     jobs_by = "tenant__id__exact"
-    inlines = (ApiKeyInline, GrantInline, MemberInline, BucketInline)
+    inlines = (ApiKeyInline, GrantInline, MemberInline, BucketInline, WebhookInline)
     actions_detail = [
-        {"title": "Add", "icon": "add", "items": ["add_key", "add_grant", "add_member", "add_bucket"]},
+        {"title": "Add", "icon": "add", "items": [f"add_{name}" for name in ADDED]},
         {"title": "Usage as CSV", "icon": "download", "items": ["this_month", "last_month"]},
     ]
     change_form_after_template = "jobs/usage_chart.html"
@@ -53,6 +55,8 @@ class TenantAdmin(LoadColumns, Admin):
     add_grant = adding(Grant, "Grant")
     add_member = adding(Member, "Member")
     add_bucket = adding(Bucket, "Bucket")
+    add_webhook = adding(Webhook, "Webhook")
+    add_secret = adding(WebhookSecret, "Webhook secret")
 
     @going("This month", "download")
     def this_month(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import JSONObject
 
 from accounts.errors import not_found
@@ -18,6 +18,14 @@ def state_of(webhook: Webhook) -> str:
     if webhook.enabled:
         return FAILING if webhook.failing_since else ENABLED
     return DISABLED if webhook.disabled_at else OFF
+
+
+IN_STATE = {
+    ENABLED: Q(enabled=True, failing_since=None),
+    FAILING: Q(enabled=True, failing_since__isnull=False),
+    OFF: Q(enabled=False, disabled_at=None),
+    DISABLED: Q(enabled=False, disabled_at__isnull=False),
+}
 
 
 def with_last_try(deliveries: QuerySet[Delivery]) -> QuerySet[Any]:

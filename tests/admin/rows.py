@@ -17,8 +17,21 @@ from django_q.signing import SignedPackage
 from accounts.models import Member, Tenant, User
 from accounts.sealed import Sealed
 from jobs.ids import JobId
-from jobs.models import Attempt, Catalogue, Endpoint, Grant, Job, Usage, Worker, WorkerKey
+from jobs.models import (
+    Attempt,
+    Catalogue,
+    Delivery,
+    DeliveryTry,
+    Endpoint,
+    Grant,
+    Job,
+    Usage,
+    Webhook,
+    Worker,
+    WorkerKey,
+)
 from jobs.states import State, end
+from jobs.webhooks.register import roll_secret
 from storage.models import Asset, Blob, Bucket
 from tests.cast import new_client, new_place, unique
 
@@ -36,6 +49,7 @@ class Rows:
         self.bucket_secret = secrets.token_hex(20)
         self.request_secret = secrets.token_hex(20)
         self.keys = [self.acme.api_key, self.place.worker_key]
+        self.webhook_secrets: list[str] = []
         self.job: Job | None = None
 
     def add(self, n: int) -> None:
@@ -43,6 +57,7 @@ class Rows:
             self._accounts()
             self._fleet()
             self.job = self.add_job()
+            self._webhooks()
             self._tasks()
 
     def _accounts(self) -> None:
@@ -69,6 +84,22 @@ class Rows:
         self.worker = Worker.objects.create(
             endpoint=self.place.endpoint, name=unique(self.name), take_at=timezone.now(), catalogue=catalogue
         )
+
+    def _webhooks(self) -> None:
+        url = "https://hooks.example.com/hearth?token=T0KEN"
+        own = {"tenant": self.tenant}
+        self.webhook = Webhook.all_tenants.create(**own, url=url, kinds=["completed"])
+        self.webhook_secrets.append(roll_secret(self.tenant))
+        self.delivery = self.add_delivery(job=self.job)
+
+    def add_delivery(self, **fields: Any) -> Delivery:
+        """To `webhook`, with a try."""
+        own = {"tenant": self.tenant, "webhook": self.webhook, "lane": self.webhook.pk, "kind": "completed"}
+        made: Delivery = Delivery.all_tenants.create(**own | fields)
+        said = {"ms": 12, "status": 500, "answer": "<b>oops</b>"}
+        DeliveryTry.all_tenants.create(tenant=self.tenant, delivery=made, **said)
+        made.refresh_from_db(from_queryset=Delivery.all_tenants.all())
+        return made
 
     def submit(self, **fields: Any) -> JobId:
         own = OWN_BUCKET | {"accessSecret": self.request_secret}

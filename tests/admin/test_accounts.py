@@ -43,7 +43,7 @@ def test_a_new_tenant_leads_to_its_page_with_what_to_add(browser: Browser) -> No
     response = browser.post(f"{list_url(Tenant)}add/", {"name": name})
     tenant = Tenant.objects.get(name=name)
     assert response["Location"] == page_url(tenant)
-    for kind in ("key", "grant", "member", "bucket"):
+    for kind in ("key", "grant", "member", "bucket", "webhook", "secret"):
         to = browser.get(page_url(tenant).replace("change", f"add_{kind}"))["Location"]
         assert str(tenant.pk) in get(browser, to)
 
@@ -55,7 +55,7 @@ def test_a_bad_name_is_refused(browser: Browser) -> None:
 
 def test_a_grants_weight_and_limit_are_changed_on_the_tenants_page(browser: Browser) -> None:
     acme = new_client(new_place("raw"))
-    forms = no_rows("api_keys", "members", "buckets")
+    forms = no_rows("api_keys", "members", "buckets", "webhooks")
     forms |= {"grants-TOTAL_FORMS": 1, "grants-INITIAL_FORMS": 1, "grants-0-id": acme.grant.pk}
     given = {"grants-0-tenant": acme.tenant.pk, "grants-0-weight": "2.5", "grants-0-max_running": "3"}
     response = browser.post(page_url(acme.tenant), {"name": acme.tenant.name} | forms | given)

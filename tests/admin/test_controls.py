@@ -67,7 +67,7 @@ def test_an_endpoint_says_when_it_is_drained(browser: Browser, acme: Client) -> 
 def test_limits_of_a_tenant_and_a_key_are_saved(browser: Browser, acme: Client) -> None:
     key = ApiKey.all_tenants.get(tenant=acme.tenant)
     given = {"name": acme.tenant.name, "max_queued": 9, "cost_a_month": "12.50", "max_stored_bytes": 10**12}
-    save(browser, acme.tenant, given, "api_keys", "grants", "members", "buckets")
+    save(browser, acme.tenant, given, "api_keys", "grants", "members", "buckets", "webhooks")
     save(browser, key, {"scopes": ["run"], "requests_per_10s": 50, "gpu_s_a_month": 3600})
     tenant = Tenant.objects.get(pk=acme.tenant.pk)
     assert (tenant.max_queued, str(tenant.cost_a_month), tenant.max_stored_bytes) == (9, "12.50", 10**12)

@@ -10,7 +10,7 @@ from django.db import models
 from django.test import Client as Browser
 
 from accounts.models import ApiKey
-from jobs.models import Job, Payload, WorkerKey
+from jobs.models import Job, Payload, WebhookSecret, WorkerKey
 from jobs.states import State
 from storage.models import Bucket
 from tests.admin.rows import MODELS, OWN_BUCKET, Rows, list_url, newest, page_url
@@ -26,6 +26,8 @@ def secrets_of(rows: Rows) -> Iterator[str]:
         digest = hashlib.sha256(text.encode()).digest()
         yield from (text, text.split("_", 2)[2], digest.hex(), base64.b64encode(digest).decode())
     sealed = [bucket.secret_access_key for bucket in Bucket.objects.of(rows.tenant)]
+    sealed += [secret.secret for secret in WebhookSecret.objects.of(rows.tenant)]
+    yield from (text.removeprefix("whsec_") for text in rows.webhook_secrets)
     sealed += Payload.objects.exclude(request_bucket=None).values_list("request_bucket", flat=True)
     yield from (each.token.decode() for each in sealed)
     yield rows.user.password.rpartition("$")[2]

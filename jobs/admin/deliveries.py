@@ -1,0 +1,204 @@
+"""Deliveries: what was sent to whom, each try with its answer, and what is next; to read, and to send again."""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesCheckboxFilter, RadioFilter
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from accounts.admin.pages import Admin, BigTable, Inline, ReadOnly, asking, change_url, leave, uuid_in
+from accounts.errors import Refused
+from accounts.models import Tenant
+from jobs.admin.job_page import SENT, clock, label
+from jobs.models import Delivery, DeliveryTry
+from jobs.report import tenant_named
+from jobs.webhooks import register as verbs
+from jobs.webhooks.deliver import is_overdue
+from jobs.webhooks.look import goes_to, last_outcome, with_last_try
+
+SHOWN_CHARS = 80  # of a try in a list
+ENDED = (Delivery.State.DELIVERED, Delivery.State.FAILED)
+
+
+def sent_again(n: int) -> str:
+    return f"{n} deliveries are sent again." if n else "None has failed since then, but for those to disabled webhooks."
+
+
+class SinceForm(BaseDialogForm):  # type: ignore[misc]
+    since = forms.DateTimeField(
+        label="Failed since (UTC)",
+        initial=lambda: f"{timezone.now() - timedelta(days=1):%Y-%m-%dT%H:%M}",
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}),
+    )
+
+
+class OfTenantForm(SinceForm):
+    tenant = forms.CharField(
+        label="Tenant", required=False, help_text="Its name; empty: of all.", widget=UnfoldAdminTextInputWidget
+    )
+
+    def clean_tenant(self) -> Tenant | None:
+        name = self.cleaned_data["tenant"]
+        try:
+            return tenant_named(name) if name else None
+        except Refused as refused:
+            raise ValidationError(refused.error) from refused
+
+
+class Overdue(RadioFilter):  # type: ignore[misc]
+    title = "overdue"
+    parameter_name = "overdue"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Due for a minute, and nobody sends them")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(is_overdue()) if self.value() == "yes" else queryset
+
+
+class TryInline(ReadOnly, Inline):
+    model = DeliveryTry
+    verbose_name_plural = "Tries"
+    fields = readonly_fields = ("at", "status", "ms", "said")
+    ordering = ("-id",)
+    show_change_link = False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("jobs.view_delivery"))
+
+    @admin.display(description="the first bytes of the answer, or why there is none")
+    def said(self, tried: DeliveryTry) -> str:
+        return format_html('<pre class="whitespace-pre-wrap break-all text-xs">{}</pre>', tried.answer or tried.error)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(BigTable, ReadOnly, Admin):
+    list_display = (
+        "id_sent",
+        "tenant",
+        "kind",
+        "state_label",
+        "tries",
+        "receiver",
+        "last_try",
+        "next",
+        "of_job",
+        "created",
+    )
+    list_filter = (
+        ("state", ChoicesCheckboxFilter),
+        Overdue,
+        ("webhook", AutocompleteSelectFilter),
+        ("tenant", AutocompleteSelectFilter),
+    )
+    list_fullwidth = True
+    sortable_by = ("created",)
+    search_fields = ("message",)
+    search_help_text = "A webhook-id (msg_…), or a job's id"
+    fields = (
+        ("id_sent", "tenant", "kind", "state_label"),
+        ("receiver", "its_webhook", "of_job", "attempt"),
+        ("tries", "created_at", "next_at", "leased_until", "ended_at"),
+    )
+    inlines = (TryInline,)
+    actions = ("replay_selected",)
+    actions_detail = ("replay",)
+    actions_list = ("replay_failed",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return with_last_try(super().get_queryset(request))
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        text = search_term.strip()
+        if text:
+            uuid = uuid_in(text.removeprefix("msg_"))
+            queryset = queryset.filter(Q(message=uuid) | Q(job_id=uuid)) if uuid else queryset.none()
+        return queryset, False
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """To send again; changing a delivery is nobody's."""
+        return bool(request.user.has_perm("jobs.change_delivery"))
+
+    @admin.display(description="webhook-id")
+    def id_sent(self, delivery: Delivery) -> str:
+        return format_html('<span class="whitespace-nowrap text-xs">{}</span>', delivery.message_id)
+
+    @admin.display(description="state")
+    def state_label(self, delivery: Delivery) -> str:
+        return label(delivery.state, delivery.state, SENT)
+
+    @admin.display(description="receiver")
+    def receiver(self, delivery: Any) -> str:
+        return goes_to(delivery)
+
+    @admin.display(description="last try")
+    def last_try(self, delivery: Any) -> str:
+        return last_outcome(delivery)[:SHOWN_CHARS] or "-"
+
+    @admin.display(description="next try")
+    def next(self, delivery: Delivery) -> str:
+        return clock(delivery.next_at)
+
+    @admin.display(description="created", ordering="id")
+    def created(self, delivery: Delivery) -> str:
+        return clock(delivery.created_at)
+
+    @admin.display(description="job")
+    def of_job(self, delivery: Delivery) -> str:
+        return _link(delivery.job, delivery.job and delivery.job.public_id)
+
+    @admin.display(description="webhook")
+    def its_webhook(self, delivery: Delivery) -> str:
+        return _link(delivery.webhook, "registered") if delivery.webhook else "the request's own"
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """To send again what has ended; the verb looks again."""
+        delivery = self.get_object(request, str(object_id))
+        return super().get_actions_detail(request, object_id) if delivery and delivery.state in ENDED else []
+
+    @asking("Send again", "replay", "Under its webhook-id, with a day of tries anew.", permission="operate")
+    def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        delivery = self.get_object(request, object_id)
+        if delivery is None:
+            return leave(request, reverse("admin:jobs_delivery_changelist"))
+        fault = self._replay(request, delivery)
+        messages.add_message(request, messages.ERROR if fault else messages.SUCCESS, fault or "It is sent again.")
+        return leave(request, change_url(delivery))
+
+    @admin.action(description="Send the selected deliveries again", permissions=["operate"])
+    def replay_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        faults = [self._replay(request, delivery) for delivery in queryset]
+        if done := faults.count(""):
+            messages.success(request, f"{done} deliveries are sent again.")
+        for fault in sorted({fault for fault in faults if fault}):
+            messages.error(request, f"{faults.count(fault)} ×: {fault}")
+
+    @asking("Send again what failed", "replay", "Not to disabled webhooks.", permission="operate", form=OfTenantForm)
+    def replay_failed(self, request: HttpRequest, form: Any) -> HttpResponse:
+        found = verbs.replay_failed(form.cleaned_data["since"], form.cleaned_data["tenant"])
+        messages.success(request, sent_again(found))
+        return leave(request, reverse("admin:jobs_delivery_changelist"))
+
+    def _replay(self, request: HttpRequest, delivery: Delivery) -> str:
+        """Why it could not be; "" if it is sent again."""
+        try:
+            verbs.replay(delivery.tenant, delivery.pk)
+        except Refused as refused:
+            return refused.error
+        self.log_change(request, delivery, "Sent again.")
+        return ""
+
+
+def _link(row: Any, text: Any) -> str:
+    if row is None:
+        return "-"
+    return format_html('<a class="text-link whitespace-nowrap text-xs" href="{}">{}</a>', change_url(row), text)
