@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from PIL import Image, ImageColor
 from playwright.sync_api import Page, sync_playwright
 
 from accounts.models import ApiKey, User
 from jobs.admin.usage import COLOURS, today
-from jobs.models import Job, Usage
+from jobs.models import Delivery, Job, Usage, Webhook, WebhookSecret
 from jobs.states import State
 from tests.admin.rows import Rows, list_url, page_url
 from tests.cast import Client, Place, new_client, new_place, row
@@ -143,3 +144,35 @@ def test_a_new_key_is_shown_and_copied_and_gone_with_the_page(page: Page, tmp_pa
     assert page.url.endswith(page_url(made))
     assert key.startswith(f"hth_{made.prefix}_")
     assert key not in page.content()
+
+
+def test_a_webhook_is_tested_and_what_failed_is_sent_again(page: Page, tmp_path: Path, rows: Rows) -> None:
+    failed = rows.add_delivery(state="failed", next_at=None, ended_at=timezone.now())
+    page.goto(list_url(Webhook))
+    look(page, "hooks.example.com", tmp_path / "webhooks.png")
+    page.goto(page_url(rows.webhook))
+    look(page, "Roll the secret", tmp_path / "webhook.png")
+    page.click("text=Send again what failed")
+    look(page, "Failed since", tmp_path / "since.png")
+    page.click("#modal-content button[type=submit]")
+    look(page, "1 deliveries are sent again.", tmp_path / "again.png")
+    assert Delivery.all_tenants.get(pk=failed.pk).state == "pending"
+    page.click("text=Send a test")
+    page.click("#modal-content button[type=submit]")
+    look(page, "A sample is on its way.", tmp_path / "test.png")
+    page.goto(page_url(failed))
+    look(page, "oops", tmp_path / "delivery.png")
+    page.goto(f"{list_url(Delivery)}?tenant__id__exact={rows.tenant.pk}")
+    look(page, "500 in 12 ms", tmp_path / "deliveries.png")
+
+
+def test_a_rolled_secret_is_shown_and_gone_with_the_page(page: Page, tmp_path: Path, rows: Rows) -> None:
+    page.goto(f"{list_url(WebhookSecret)}add/?tenant={rows.tenant.pk}")
+    look(page, "Overlap in hours", tmp_path / "roll.png")
+    page.click("button[name=_save]")
+    look(page, "Copy the secret now", tmp_path / "secret.png")
+    secret = page.input_value("#key")
+    page.click("text=Go on to")
+    look(page, "newest", tmp_path / "secrets.png")
+    assert secret.startswith("whsec_")
+    assert secret not in page.content()

@@ -10,6 +10,7 @@ import pytest
 from django.db.models import F
 from standardwebhooks import Webhook as Verifier
 
+from accounts import sql
 from jobs import history
 from jobs.models import Delivery, Webhook
 from jobs.states import State
@@ -42,6 +43,39 @@ def test_a_delivery_arrives_signed_at_once_and_is_kept_with_its_try(
     (tried,) = tries(acme)
     assert (tried.status, tried.answer, tried.error) == (200, "thanks", "")
     assert 0 <= tried.ms < 15_000
+
+
+def test_the_first_try_is_at_once(
+    acme: Client, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the job wakes the deliverer, which looks by itself once in a long while here."""
+    monkeypatch.setattr("jobs.webhooks.deliverer.POLL_S", 1000)
+    monkeypatch.setattr("django.conf.settings.RECHECK_S", 1000)
+    with Receiver() as first:
+        ended(acme, webhook=first.url)
+        deliver()
+        until(lambda: first.got)  # so it waits by now
+    ended(acme, webhook=receiver.url)
+    until(lambda: receiver.got)
+
+
+OPEN = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+   AND (xact_start IS NOT NULL OR state LIKE 'idle in transaction%%')"""
+
+
+def test_no_transaction_is_open_while_the_receiver_takes_its_time(
+    acme: Client, receiver: Receiver, deliver: Deliver
+) -> None:
+    receiver.hold = threading.Event()
+    for _ in range(4):
+        ended(acme, webhook=receiver.url)
+    deliver()
+    until(lambda: len(receiver.got) == 4)
+    until(lambda: sql.one(OPEN)[0] == 0)  # while it claims, one is open for a moment
+    receiver.hold.set()
+    until(lambda: states(acme) == ["delivered"] * 4)
 
 
 @pytest.mark.parametrize("status", [201, 204, 299])
