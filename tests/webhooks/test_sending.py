@@ -71,7 +71,7 @@ def test_no_transaction_is_open_while_the_receiver_takes_its_time(
     receiver.hold = threading.Event()
     for _ in range(4):
         ended(acme, webhook=receiver.url)
-    deliver()
+    deliver(post_s=300)
     until(lambda: len(receiver.got) == 4)
     until(lambda: sql.one(OPEN)[0] == 0)  # while it claims, one is open for a moment
     receiver.hold.set()
