@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.paginator import Paginator
 from django.db.models import PROTECT, ForeignObjectRel, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -13,6 +15,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.contrib.filters.forms import AutocompleteDropdownForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
@@ -91,6 +95,22 @@ class Admin(ModelAdmin):  # type: ignore[misc]
         """What stands in the way is named by its kind: Django would load and list every row of it."""
         protected = sorted({kind for obj in objs for kind in protectors(obj)})
         return ([], {}, set(), protected) if protected else super().get_deleted_objects(objs, request)
+
+
+class OwnedForm(forms.Form):
+    """Unfold's AutocompleteDropdownForm, which asks for `objects`: of what tenants own that is no way in."""
+
+    Media = AutocompleteDropdownForm.Media
+
+    def __init__(self, name: str, label: str, field: Any, model_admin: Any, **more: Any) -> None:
+        super().__init__(data=more["data"])
+        widget = AutocompleteSelect(field, model_admin.admin_site, attrs={"class": "unfold-filter-autocomplete"})
+        rows = field.remote_field.model._default_manager.all()
+        self.fields[name] = forms.ModelChoiceField(rows, label=label, required=False, widget=widget)
+
+
+class OwnedFilter(AutocompleteSelectFilter):  # type: ignore[misc]
+    form_class = OwnedForm
 
 
 class Inline(TabularInline):  # type: ignore[misc]

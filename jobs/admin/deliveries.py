@@ -15,7 +15,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesCheckb
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.admin.pages import Admin, BigTable, Inline, ReadOnly, asking, change_url, leave, uuid_in
+from accounts.admin.pages import Admin, BigTable, Inline, OwnedFilter, ReadOnly, asking, change_url, leave, uuid_in
 from accounts.errors import Refused
 from accounts.models import Tenant
 from jobs.admin.job_page import SENT, clock, label
@@ -97,7 +97,7 @@ class DeliveryAdmin(BigTable, ReadOnly, Admin):
     list_filter = (
         ("state", ChoicesCheckboxFilter),
         Overdue,
-        ("webhook", AutocompleteSelectFilter),
+        ("webhook", OwnedFilter),
         ("tenant", AutocompleteSelectFilter),
     )
     list_fullwidth = True

@@ -38,7 +38,7 @@ class Webhook(Owned):
         ]
 
     def __str__(self) -> str:
-        return f"webhook {self.id}"
+        return f"webhook {self.id} to {urlsplit(self.url).hostname}"
 
 
 class WebhookSecret(Owned):

@@ -90,12 +90,12 @@ def change(
 
 
 REMOVE = """
-WITH some AS (
+WITH few AS (
     SELECT id FROM jobs_delivery WHERE webhook_id = %(id)s LIMIT %(batch)s FOR UPDATE
 ), tries AS (
-    DELETE FROM jobs_deliverytry t USING some WHERE t.delivery_id = some.id
+    DELETE FROM jobs_deliverytry t USING few WHERE t.delivery_id = few.id
 )
-DELETE FROM jobs_delivery d USING some WHERE d.id = some.id"""
+DELETE FROM jobs_delivery d USING few WHERE d.id = few.id"""
 BATCH = 10_000
 
 
