@@ -82,18 +82,7 @@ class TryInline(ReadOnly, Inline):
 
 @admin.register(Delivery)
 class DeliveryAdmin(BigTable, ReadOnly, Admin):
-    list_display = (
-        "id_sent",
-        "tenant",
-        "kind",
-        "state_label",
-        "tries",
-        "receiver",
-        "last_try",
-        "next",
-        "of_job",
-        "created",
-    )
+    list_display = ("created", "tenant", "kind", "state_label", "tries", "receiver", "last_try", "next", "of_job")
     list_filter = (
         ("state", ChoicesCheckboxFilter),
         Overdue,
