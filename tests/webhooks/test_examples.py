@@ -52,7 +52,8 @@ class Receiving:
 
     @property
     def printed(self) -> list[str]:
-        return self.child.log.read_text().splitlines()
+        """What it did, without what its server notes of each request."""
+        return [line for line in self.child.log.read_text().splitlines() if " HTTP/1.1" not in line]
 
 
 class Script:
