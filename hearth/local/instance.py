@@ -40,7 +40,7 @@ def control_plane(env: Mapping[str, str], listen_fd: int, port: int, grace_s: fl
         *(
             Part(
                 name=f"tasks-{cluster}",
-                argv=[*manage, "qcluster"],
+                argv=[*manage, "qcluster", "--skip-checks"],  # as the sweeper's and the deliverer's
                 cwd=ROOT,
                 env={**env, "Q_CLUSTER_NAME": cluster},
                 grace_s=10.0,
