@@ -44,7 +44,7 @@ class Beside:
     def of(cls, comfy: Comfy, hearth: Hearth | None, given: JobInput, putter: Putter) -> "Beside":
         """Nothing is stored ahead of a job whose files are to go into its result."""
         ahead = hearth is not None and not given.to_base64
-        store = destinations.choose(given, (), "", hearth, None, putter) if ahead else None
+        store = destinations.choose(given, "", hearth, None, putter, 0) if ahead else None
         return cls(comfy, hearth, given, store)
 
     @property

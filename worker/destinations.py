@@ -4,9 +4,9 @@ import asyncio
 import base64
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from worker import media
+from worker import convert, media
 from worker.bucket import Bucket
 from worker.errors import JobError
 from worker.files import OutputFile, Stored
@@ -15,30 +15,43 @@ from worker.inputs import JobInput
 from worker.put import Putter
 from worker.upload import through_hearth
 
-MAX_BASE64_BYTES = 10 * 1024**2  # of a job in Hearth: a larger answer would be refused
-
 Store = Callable[[Sequence[OutputFile]], Awaitable[list[Stored | JobError]]]
 
 
 def choose(
-    given: JobInput,
-    files: Sequence[OutputFile],
-    job_id: str,
-    hearth: Hearth | None,
-    bucket: Bucket | None,
-    putter: Putter,
+    given: JobInput, job_id: str, hearth: Hearth | None, bucket: Bucket | None, putter: Putter, most_base64_bytes: int
 ) -> Store:
-    """bucket: the worker's own setting, which the job's goes before. Without Hearth and a bucket, base64 it is."""
-    small = sum(file.size for file in files) <= MAX_BASE64_BYTES
+    """As the job wishes them. bucket: the worker's own setting, which the job's goes before. Base64 that would not fit
+    into the answer goes elsewhere, if there is such a place."""
+    elsewhere = _elsewhere(given, job_id, hearth, bucket, putter)
+
+    async def store(files: Sequence[OutputFile]) -> list[Stored | JobError]:
+        made, notes = await convert.converted(files, given.wish)
+        small = sum(file.size for file in made) <= most_base64_bytes
+        if elsewhere is None or (given.to_base64 and small):
+            stored = await _with_facts(made, lambda files: as_base64(files, most_base64_bytes))
+        else:
+            stored = await _with_facts(made, elsewhere)
+        return [
+            replace(item, note=note) if isinstance(item, Stored) else item
+            for item, note in zip(stored, notes, strict=True)
+        ]
+
+    return store
+
+
+def choose_apart(given: JobInput, job_id: str, hearth: Hearth | None, bucket: Bucket | None, putter: Putter) -> Store:
+    """For what is too large for the answer in any case."""
+    return _elsewhere(given, job_id, hearth, bucket, putter) or (lambda files: as_base64(files, 0))
+
+
+def _elsewhere(
+    given: JobInput, job_id: str, hearth: Hearth | None, bucket: Bucket | None, putter: Putter
+) -> Store | None:
+    if hearth:
+        return lambda files: through_hearth(files, hearth, putter)
     own = given.bucket or bucket
-    store: Store
-    if hearth and not (given.to_base64 and small):
-        store = lambda files: through_hearth(files, hearth, putter)  # noqa: E731
-    elif hearth or given.to_base64 or not own:
-        store = as_base64
-    else:
-        store = lambda files: own.store(files, job_id)  # noqa: E731
-    return lambda files: _with_facts(files, store)
+    return (lambda files: own.store(files, job_id)) if own else None
 
 
 async def _with_facts(files: Sequence[OutputFile], store: Store) -> list[Stored | JobError]:
@@ -50,10 +63,21 @@ async def _with_facts(files: Sequence[OutputFile], store: Store) -> list[Stored 
     ]
 
 
-async def as_base64(files: Sequence[OutputFile]) -> list[Stored | JobError]:
-    return [_base64(file) for file in files]
+async def as_base64(files: Sequence[OutputFile], most_bytes: int) -> list[Stored | JobError]:
+    """The first that fit together."""
+    stored: list[Stored | JobError] = []
+    for file in files:
+        fits = file.size <= most_bytes
+        most_bytes -= file.size if fits else 0
+        stored.append(_base64(file) if fits else _too_large(file))
+    return stored
 
 
 def _base64(file: OutputFile) -> Stored:
     text = base64.b64encode(file.body.read_at(0, file.size)).decode()
     return Stored(entry=text, asset=file.asset(id=str(uuid.uuid4()), key=None))
+
+
+def _too_large(file: OutputFile) -> JobError:
+    text = f"{file.name} of node {file.node} has {file.size} bytes, and an answer has no room for them"
+    return JobError(f"{text}; name an S3 bucket: tobucket, or the worker's BUCKET_* settings", "answer_too_large")

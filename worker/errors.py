@@ -7,6 +7,7 @@ from typing import Any
 from worker import s3
 
 Nodes = dict[str, list[dict[str, str]]]
+MOST_CHARS, MOST_NODES, MOST_ENTRIES = 4000, 100, 10  # of what one error tells: nodes may speak in megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ CODES: Mapping[str, Code] = {
     "interrupted": Code(),
     "out_of_memory": Code(),
     "output_missing": Code(),
+    "answer_too_large": Code(),
     **dict.fromkeys(s3.KINDS, Code()),
     "worker_error": Code(),
     "comfyui_unreachable": Code(elsewhere=True, replace=True),
@@ -43,7 +45,7 @@ class JobError(Exception):
     """The job failed for this reason; `code` is one of CODES, the message tells a person what to do."""
 
     def __init__(self, message: str, code: str, nodes: Nodes | None = None) -> None:
-        super().__init__(message)
+        super().__init__(cut(message, MOST_CHARS))
         self.code = code
         self.nodes = nodes
 
@@ -58,7 +60,18 @@ class JobError(Exception):
     def output(self) -> dict[str, Any]:
         """What the handler returns; the SDK lifts `error` to the top level and leaves the rest in `output`."""
         output: dict[str, Any] = {"error": str(self), "code": self.code}
-        return output | {"nodes": self.nodes} if self.nodes else output
+        if self.nodes:
+            told = list(self.nodes.items())[:MOST_NODES]
+            output["nodes"] = {node: [_cut(entry) for entry in entries[:MOST_ENTRIES]] for node, entries in told}
+        return output
+
+
+def _cut(entry: Mapping[str, str]) -> dict[str, str]:
+    return {name: cut(text, MOST_CHARS) for name, text in entry.items()}
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def disk_full(where: str) -> JobError:

@@ -63,8 +63,14 @@ class OutputFile:
         family = self.content_type.split("/")[0]
         return family if family in KINDS else "file"
 
+    def remade(self, content: bytes, name: str) -> "OutputFile":
+        """Other bytes in its place."""
+        made = OutputFile(node=self.node, name=name, subfolder=self.subfolder)
+        made.write(content)
+        return made
+
     def upload(self) -> Upload:
-        return Upload(**self._described())
+        return Upload(**self._described() | {"name": _line(self.name), "node": _line(self.node)})
 
     def asset(self, *, id: str, key: str | None) -> Asset:
         return Asset(id=id, key=key, subfolder=self.subfolder, **self._described())
@@ -85,14 +91,20 @@ class OutputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A file that arrived: its item in `files` and, at the same place, in `assets`."""
+    """A file that arrived: its item in `files` and, at the same place, in `assets`. note: for the result's warnings."""
 
     entry: str
     asset: Asset
+    note: str = ""
 
     def telling(self, **facts: Any) -> "Stored":
         """With more told of the asset."""
         return replace(self, asset=replace(self.asset, **facts))
+
+
+def _line(text: str) -> str:
+    """As Hearth takes it beside a file."""
+    return "".join(char if char.isprintable() else " " for char in text[:300])
 
 
 def content_type_of(name: str) -> str:

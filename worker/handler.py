@@ -6,7 +6,6 @@ CancelledError, after which the SDK sends no job-done: the job was stopped, hand
 """
 
 import asyncio
-import dataclasses
 import errno
 import logging
 import os
@@ -18,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
-from worker import destinations, inputs, outputs, settings, traces
+from worker import answer, destinations, inputs, outputs, settings, traces
 from worker.aside import to_end
 from worker.beside import Beside
 from worker.comfy import Comfy
@@ -96,10 +95,10 @@ class Worker:
             self._held.drop()
 
     def _ours(self, job: dict[str, Any]) -> Job:
-        way = take_field(job)
+        way, id = take_field(job), str(job.get("id"))
         hearth = Hearth(way.url, way.token, self._session, self._settings.hearth_retry_s) if way else None
-        sources = way.sources if way else {}
-        return Job(id=str(job.get("id")), hearth=hearth, folder=traces.new_folder(), sources=sources)
+        sources, limits = way.sources if way else {}, answer.Limits.of(id, way.answer_bytes if way else None)
+        return Job(id=id, hearth=hearth, folder=traces.new_folder(), sources=sources, limits=limits)
 
     def _fell_ill(self, fault: JobError) -> None:
         self.cut_poll()
@@ -117,7 +116,7 @@ class Worker:
             raise asyncio.CancelledError from error
         except Exception as error:
             result = await self._failed(ours, _defect(error, ours.id))
-        log.info("%s: %s, after %.2f s", ours.id, _summary(result), time.monotonic() - began)
+        log.info("%s: %s, after %.2f s", ours.id, answer.summary(result), time.monotonic() - began)
         return {key: value if key == "files" else outputs.hidden(value) for key, value in result.items()}
 
     async def _failed(self, ours: Job, error: JobError) -> dict[str, Any]:
@@ -229,15 +228,18 @@ class Worker:
         if ours.hearth and (elsewhere := [error for error in errors if error.elsewhere]):
             raise elsewhere[0]
         made = [item for item in (*fetched, *follow.images) if not isinstance(item, JobError)]
-        files = [item for item in made if isinstance(item, OutputFile)]
-        store = destinations.choose(given, files, ours.id, ours.hearth, self._settings.bucket, self._putter)
-        late = iter(await store(files))
-        stored = [next(late) if isinstance(item, OutputFile) else item for item in made]
+        where = given, ours.id, ours.hearth, self._settings.bucket, self._putter
+        store = destinations.choose(*where, ours.limits.base64_bytes)
+        late = iter(await store([item for item in made if isinstance(item, OutputFile)]))
+        datas, large = answer.apart(datas, ours.limits.datas_bytes)
+        moved = await destinations.choose_apart(*where)(large)
+        stored = [*(next(late) if isinstance(item, OutputFile) else item for item in made), *moved]
         errors += [error for error in stored if isinstance(error, JobError)]
         kept = [item for item in stored if isinstance(item, Stored)]
-        said = warnings(follow.node_errors, given.workflow)
+        datas |= answer.links([item for item in moved if isinstance(item, Stored)])
+        said = warnings(follow.node_errors, given.workflow) + [item.note for item in kept if item.note]
         said += [] if self._settings.comfyui_dir else traces.unseen(given.workflow)
-        result = _result(kept, datas, errors, said)
+        result = answer.result(kept, datas, errors, said)
         for error in errors:
             result |= self._blamed(error)
         return result
@@ -263,26 +265,6 @@ async def close() -> None:
     worker = _workers.pop(asyncio.get_running_loop(), None)
     if worker:
         await worker.close()
-
-
-def _result(
-    kept: Sequence[Stored], datas: outputs.Datas, errors: Sequence[JobError], said: Sequence[str]
-) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    if kept or datas or not errors:
-        assets = [dataclasses.asdict(item.asset) for item in kept]
-        result = {"files": [item.entry for item in kept], "datas": datas, "assets": assets}
-    if said:
-        result["warnings"] = list(said)
-    if errors:
-        text = " · ".join(dict.fromkeys(str(error) for error in errors))
-        result |= JobError(text, errors[0].code, errors[0].nodes).output()
-    return result
-
-
-def _summary(result: dict[str, Any]) -> str:
-    failed = f"{result['code']}: {result['error']}" if "error" in result else "done"
-    return f"{failed}, {len(result.get('files', ()))} files"
 
 
 def _defect(error: Exception, job_id: str) -> JobError:

@@ -38,14 +38,20 @@ class Hearth:
 
     async def uploads(self, files: Sequence[Upload]) -> list[Slot]:
         """A slot for each file, in the same order."""
-        listed = [dataclasses.asdict(file) for file in files]
-        answer = await self._call("uploads", {"files": listed, "parts": True})
-        return _each(Slot, answer["uploads"], len(files))
+        slots: list[Slot] = []
+        for some in _batches(files):
+            listed = [dataclasses.asdict(file) for file in some]
+            answer = await self._call("uploads", {"files": listed, "parts": True})
+            slots += _each(Slot, answer["uploads"], len(some))
+        return slots
 
     async def stored(self, ids: Sequence[str]) -> list[Found]:
         """What S3 has of these slots' files, in the same order."""
-        answer = await self._call("stored", {"ids": list(ids)})
-        return _each(Found, answer["stored"], len(ids))
+        found: list[Found] = []
+        for some in _batches(ids):
+            answer = await self._call("stored", {"ids": some})
+            found += _each(Found, answer["stored"], len(some))
+        return found
 
     async def parts(self, id: str, numbers: Sequence[int]) -> list[Part] | Found:
         """Where to put these parts of a slot's file; a Found, if S3 did not let Hearth begin the upload."""
@@ -87,8 +93,10 @@ class Hearth:
             status, answer, why = await self._once(verb, body, call_s)
             if status == 200:
                 return answer
-            if status is not None and status < 500 and status not in (408, 429):
+            if status in (404, 409):
                 raise NotOurs(f"{verb}: {why}")
+            if status is not None and status < 500 and status not in (408, 429):
+                raise Away(f"{verb}: {why}")  # a defect; what the job made must not be dropped for it
             if time.monotonic() + pause > deadline:
                 raise Away(f"{verb}: {why}, for {retry_s:g} s")
             await asyncio.sleep(pause)
@@ -106,6 +114,13 @@ class Hearth:
             return None, {}, f"Hearth is not reachable ({type(error).__name__})"
 
 
+BATCH = 500  # files in one call, of which Hearth takes some thousands
+
+
+def _batches(items: Sequence[T]) -> list[list[T]]:
+    return [list(items[at : at + BATCH]) for at in range(0, len(items), BATCH)]
+
+
 def _each(shape: type[T], answered: list[dict[str, Any]], number: int) -> list[T]:
     """The dataclasses of an answer; fields of a newer Hearth are left out."""
     if len(answered) != number:
@@ -116,11 +131,13 @@ def _each(shape: type[T], answered: list[dict[str, Any]], number: int) -> list[T
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WayBack:
-    """The job's `_hearth`: where to call, by what right, and where its input's files are, by their text in it."""
+    """The job's `_hearth`: where to call, by what right, where its input's files are, by their text in it, and the most
+    bytes that a result may have."""
 
     url: str
     token: str = dataclasses.field(repr=False)
     sources: dict[str, Source] = dataclasses.field(default_factory=dict, repr=False)
+    answer_bytes: int | None = None
 
 
 def take_field(job: dict[str, Any]) -> WayBack | None:
@@ -132,5 +149,11 @@ def take_field(job: dict[str, Any]) -> WayBack | None:
             ref: Source(**{name: about[name] for name in SOURCE_FIELDS if name in about})
             for ref, about in (field.get("inputs") or {}).items()
         }
-        return WayBack(url=field["url"], token=field["token"], sources=told)
+        most = field.get("answer_bytes")
+        return WayBack(
+            url=field["url"],
+            token=field["token"],
+            sources=told,
+            answer_bytes=most if isinstance(most, int) and most > 0 else None,
+        )
     return None

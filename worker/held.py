@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.answer import Limits
 from worker.aside import to_end
 from worker.hearth import Away, Hearth, NotOurs
 from worker.wire import Source
@@ -21,12 +22,13 @@ SHUTDOWN = "the worker shuts down", "shutdown"
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """hearth: this attempt's line to Hearth, if the job came from there. folder: its own on ComfyUI's disk. sources:
-    where the files are that its input names."""
+    where the files are that its input names. limits: of its result."""
 
     id: str
     hearth: Hearth | None
     folder: str
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    limits: Limits
 
 
 class Held:

@@ -10,10 +10,21 @@ from typing import Any
 from worker.aside import at_most
 from worker.bucket import Bucket
 from worker.comfy import Comfy
+from worker.convert import AS_MADE, Wish
 from worker.errors import JobError
 from worker.fetch import Fetched, Fetcher
 from worker.spool import Spool
-from worker.wire import DATA_URI, FILES, MOST_REFERENCES, Source, name_fault, named_files, paths_fault, reference
+from worker.wire import (
+    DATA_URI,
+    FILES,
+    MOST_REFERENCES,
+    Source,
+    name_fault,
+    named_files,
+    output_fault,
+    paths_fault,
+    reference,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,7 @@ class JobInput:
     temp: bool = False
     preview: bool = False
     bucket: Bucket | None = None
+    wish: Wish = AS_MADE
 
 
 def parse(job: Mapping[str, Any]) -> JobInput:
@@ -45,6 +57,8 @@ def parse(job: Mapping[str, Any]) -> JobInput:
     workflow, files = _workflow(given.get("workflow")), _files(given)
     if fault := paths_fault(workflow, [file.name for file in files]):
         raise _bad(f"input.workflow: {fault}")
+    if fault := output_fault(given):
+        raise _bad(f"input.{fault}")
     return JobInput(
         workflow=workflow,
         files=files,
@@ -52,6 +66,7 @@ def parse(job: Mapping[str, Any]) -> JobInput:
         temp=_flag(given, "temp"),
         preview=_flag(given, "preview"),
         bucket=_bucket(given, job),
+        wish=Wish.of(given),
     )
 
 

@@ -2,20 +2,33 @@
 
 import asyncio
 import logging
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import av
 from PIL import Image
 
+from worker.aside import at_most
 from worker.files import OutputFile
 
 log = logging.getLogger("hearth.worker")
 T = TypeVar("T")
-POOL = ThreadPoolExecutor(2, "media")  # of its own: what hangs on a strange file keeps nothing else waiting
-LONGEST_S = 10
+LONGEST_S, AT_ONCE = 30, 2
+MOST_PIXELS = 100_000_000  # of a picture that is decoded here
+
+
+def _behind_others() -> None:
+    """A thread that has the CPU when ComfyUI leaves it some."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+POOL = ThreadPoolExecutor(AT_ONCE, "media", _behind_others)  # what hangs on a strange file keeps nothing else waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +43,15 @@ class Facts:
 
 async def facts_of(files: Sequence[OutputFile]) -> list[Facts]:
     """Of each file, in order. Never raises: facts are nice to have."""
-    return list(await asyncio.gather(*(aside(_facts, file, Facts()) for file in files)))
+    return await each_aside(_facts, files, Facts())
 
 
-async def aside(do: Callable[[OutputFile], T], file: OutputFile, otherwise: T) -> T:
-    """do(file) in a thread; `otherwise` if it fails or takes longer than LONGEST_S."""
+async def each_aside(do: Callable[[OutputFile], T], files: Sequence[OutputFile], otherwise: T) -> list[T]:
+    """do(file) of each in a thread, in order; `otherwise` for what fails or takes longer than LONGEST_S."""
+    return await at_most(AT_ONCE, lambda file: _aside(do, file, otherwise), files)
+
+
+async def _aside(do: Callable[[OutputFile], T], file: OutputFile, otherwise: T) -> T:
     try:
         async with asyncio.timeout(LONGEST_S):
             return await asyncio.get_running_loop().run_in_executor(POOL, do, file)

@@ -349,6 +349,22 @@ def named_files(listed: Any) -> Iterator[tuple[Any, Any]]:
                 yield item.get("name"), next((item[key] for key in CONTENT if key in item), None)
 
 
+OUTPUT_FORMATS = {"png": "png", "webp": "webp", "jpeg": "jpeg", "jpg": "jpeg"}
+OUTPUT_QUALITY = 90
+
+
+def output_fault(given: Mapping[str, Any]) -> str:
+    """What is wrong with how a job's input wants its pictures, "" if nothing is."""
+    format, quality, strip = (given.get(name) for name in ("output_format", "output_quality", "strip_metadata"))
+    if format is not None and (not isinstance(format, str) or format not in OUTPUT_FORMATS):
+        return f"output_format is {format!r:.40}; send one of {', '.join(OUTPUT_FORMATS)}"
+    if quality is not None and (type(quality) is not int or not 1 <= quality <= 100):
+        return f"output_quality is {quality!r:.40}; send 1 to 100"
+    if strip is not None and not isinstance(strip, bool):
+        return f"strip_metadata is {strip!r:.40}; send true or false"
+    return ""
+
+
 def paths_fault(workflow: Mapping[str, Any], names: Iterable[str]) -> str:
     """Which input of which node would reach outside of what is this job's, and why; "" if none does.
 

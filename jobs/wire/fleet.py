@@ -123,6 +123,7 @@ def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:
     fields: dict[str, object] = {"id": attempt_id(job.job, job.sync, job.number)}
     if job.dialect == Endpoint.Dialect.HEARTH:
         way_back: dict[str, Any] = {"url": settings.HEARTH_URL, "token": worker_token(job.job, job.number)}
+        way_back["answer_bytes"] = settings.OUTPUT_MAX_BYTES
         if inputs:
             way_back["inputs"] = {text: asdict(source) for text, source in inputs.items()}
         # last, since of equal names the last one counts

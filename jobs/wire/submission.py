@@ -17,7 +17,7 @@ from jobs.wire.bodies import Part, Parts, kind, shown, split_object
 from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_references
 from storage.models import Blob
 from storage.places import BucketRefused, request_bucket
-from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, is_model, name_fault, paths_fault
+from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, is_model, name_fault, output_fault, paths_fault
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 24 * 3600_000)
 TTL_MS = (10_000, 7 * 24 * 3600_000)
@@ -251,7 +251,7 @@ def _workflow(given: Any) -> tuple[dict[str, Any], str]:
         return {}, "`input.workflow` is missing: the workflow in ComfyUI's API format."
     if not isinstance(workflow, dict):
         return {}, f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}."
-    return workflow, _graph_fault(workflow) or _names_fault(given, workflow) or _misplaced(given)
+    return workflow, _graph_fault(workflow) or _names_fault(given, workflow) or _misplaced(given) or _wish_fault(given)
 
 
 def _misplaced(given: Mapping[str, Any]) -> str:
@@ -259,6 +259,11 @@ def _misplaced(given: Mapping[str, Any]) -> str:
     if not given.get("storage"):
         return ""
     return 'A bucket is named beside `input`, not in it: `{"input": {…}, "storage": "<its name>"}`.'
+
+
+def _wish_fault(given: Mapping[str, Any]) -> str:
+    fault = output_fault(given)
+    return f"`input`: {fault}." if fault else ""
 
 
 def _graph_fault(workflow: dict[str, Any]) -> str:

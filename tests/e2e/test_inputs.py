@@ -102,6 +102,25 @@ def test_a_file_that_is_not_to_be_had_fails_the_job_before_the_gpu_begins(
     assert "started" not in up.events(found["id"])
 
 
+def test_huge_datas_come_as_a_file_and_nothing_is_lost(acme: TenantClient) -> None:
+    workflow, text = example("text_preview"), "long " * 600_000
+    workflow["1"]["inputs"] |= {"string_a": text, "string_b": "", "delimiter": ""}
+    output = acme.call("POST", "runsync", {"input": {"workflow": workflow}})["output"]
+    (asset,) = output["assets"]
+    assert output["datas"] == {"2": {"asset": asset["id"], "bytes": asset["bytes"]}}
+    assert json.loads(download(asset["url"])) == {"text": [text]}
+    assert output["files"] == [asset["url"]]
+
+
+def test_pictures_come_converted_and_without_their_workflow(acme: TenantClient) -> None:
+    wish = {"output_format": "webp", "output_quality": 50, "strip_metadata": True}
+    output = acme.call("POST", "runsync", {"input": {"workflow": example("img_chain"), **wish}})["output"]
+    (asset,), body = output["assets"], download(output["files"][0])
+    assert (asset["name"].rpartition(".")[2], asset["content_type"]) == ("webp", "image/webp")
+    assert Image.open(io.BytesIO(body)).format == "WEBP"
+    assert b"class_type" not in body
+
+
 def test_large_base64_reaches_comfyui_by_s3(up: Instance, acme: TenantClient) -> None:
     picture = png(640, 480)
     assert len(picture) > 200_000

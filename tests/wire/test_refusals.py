@@ -307,3 +307,10 @@ def test_500_levels_are_taken_and_handed_over_as_they_came(acme: Api) -> None:
     deep = b"[" * 499 + b"]" * 499
     assert acme.post("run", b'{"input": ' + deep + b"}").status_code == 200
     assert acme.client.place.worker().take_one().input == deep
+
+
+@pytest.mark.parametrize("wish", [{"output_format": "gif"}, {"output_quality": 101}, {"strip_metadata": 1}])
+def test_a_wish_for_pictures_that_makes_no_sense_is_refused(own_acme: Api, wish: dict[str, object]) -> None:
+    with nothing_stored():
+        error = check_refusal(own_acme.post("run", {"input": {"workflow": WORKFLOW, **wish}}), 400, "invalid_workflow")
+    assert next(iter(wish)) in error["error"]

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 from PIL import Image
@@ -304,7 +305,7 @@ class FakeHearth(Server):
     def _slot(self, file: dict[str, Any]) -> dict[str, Any]:
         self._slots += 1
         key = f"acme/job/a1/{self._slots}-{file['name']}"
-        url = self.slot_url or f"{self.url}/s3/{key}?X-Amz-Signature=a%2Fb"
+        url = self.slot_url or f"{self.url}/s3/{quote(key)}?X-Amz-Signature=a%2Fb"
         headers = {"Content-Type": file["content_type"], "x-amz-meta-slot": str(self._slots)}
         return {"id": f"asset-{self._slots}", "key": key, "url": url, "headers": headers, "trusted": self.trusted}
 

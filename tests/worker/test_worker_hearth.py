@@ -222,7 +222,7 @@ async def test_base64_is_given_when_asked_for() -> None:
 
 
 async def test_base64_that_would_not_fit_goes_into_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.destinations.MAX_BASE64_BYTES", 20)
+    monkeypatch.setattr("worker.answer.RUN_BYTES", 40)
     async with saves("a.png", "b.png") as comfy, FakeHearth() as hearth:
         result = await run(comfy, hearth, job(WORKFLOW, tobase64=True))
     assert result["files"] == ["acme/job/a1/1-a.png", "acme/job/a1/2-b.png"]
