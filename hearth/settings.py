@@ -110,6 +110,8 @@ if not timedelta(hours=1) <= OUTPUT_URL_LIFETIME <= REQUEST_BUCKET_URL_LIFETIME:
 LEASE_S = env.int("HEARTH_LEASE_S", default=25)
 POLL_HOLD_S = env.int("HEARTH_POLL_HOLD_S", default=10)
 START_S = env.int("HEARTH_START_S", default=600)  # an idle own worker that holds a job must start it within this
+RUNPOD_URL = env.str("HEARTH_RUNPOD_URL", default="https://api.runpod.ai/v2").rstrip("/")  # or another Hearth's /v2
+RUNPOD_API_KEY = env.str("RUNPOD_API_KEY", default="")  # for manage.py add_runpod_endpoint, which seals it
 MAX_ATTEMPTS = env.int("HEARTH_MAX_ATTEMPTS", default=3)
 MAX_FREE_LOSSES = env.int("HEARTH_MAX_FREE_LOSSES", default=3)
 CURRENCY = env.str("HEARTH_CURRENCY", default="")  # of the prices, as it is shown
@@ -288,5 +290,6 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {"httpx": {"level": "WARNING"}},  # it has a line for each request
     "root": {"handlers": ["stderr"], "level": env.str("HEARTH_LOG_LEVEL", default="INFO")},
 }

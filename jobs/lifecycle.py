@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django_q.tasks import async_task
 
 from accounts import access, sql
 from accounts.errors import Refused, bad_request, not_found
@@ -15,8 +14,8 @@ from accounts.models import ApiKey, uuid7
 from jobs import inputs
 from jobs.ids import JobId, public_id
 from jobs.inputs import Place
-from jobs.live import announce, endpoint_key, job_key, worker_key
-from jobs.models import Endpoint, Payload
+from jobs.live import announce, job_key
+from jobs.models import Payload
 from jobs.states import (
     HAS_DELIVERIES,
     News,
@@ -30,6 +29,7 @@ from jobs.states import (
     move_sql,
 )
 from jobs.usage import settle
+from jobs.wake import holder, wake_endpoint, wake_to_stop
 from jobs.wire.submission import Once, Submission
 from storage.assets import Lost
 from storage.models import Bucket
@@ -196,14 +196,6 @@ def replay(api_key: int, endpoint_id: int, once: Once) -> Created | None:
     return Created(job=JobId(job, sync), replayed=State(state))
 
 
-def wake_endpoint(endpoint_id: int, backend: str) -> None:
-    """After the commit: wake a worker's poll, or for backends that are pushed to, the dispatcher."""
-    if backend == Endpoint.Backend.FLEET:
-        announce(endpoint_key(endpoint_id))
-    else:
-        async_task("jobs.tasks.dispatch", endpoint_id, cluster="fast")
-
-
 OWN_JOB = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, j.id
@@ -231,19 +223,18 @@ def cancel(key: GivenKey, endpoint: str, job: JobId) -> State:
 def cancel_job(job: UUID, by: str) -> State:
     """End a job; its worker is told to stop. An ended job stays as it is. Returns the state it is in now."""
     with transaction.atomic():
-        state, worker_id = _lock(job)
+        state, held = _lock(job), holder(job)
         if not end(job, State.CANCELLED, by):
             return state
-        announce(job_key(job), *([worker_key(worker_id)] if worker_id else []))
+        announce(job_key(job))
+        wake_to_stop(held)
     return State.CANCELLED
 
 
-def _lock(job: UUID) -> tuple[State, int | None]:
-    """Lock the job's row; its state and the worker that holds it."""
+def _lock(job: UUID) -> State:
     state = lock(job)
     assert state is not None
-    row = sql.first("SELECT worker_id FROM jobs_attempt WHERE job_id = %s AND ended_at IS NULL", [job])
-    return state, row[0] if row else None
+    return state
 
 
 RETRYABLE = (State.FAILED, State.TIMED_OUT)
@@ -277,7 +268,7 @@ def retry(key: GivenKey, endpoint: str, job: JobId) -> State:
 def retry_job(job: UUID, by: str) -> State:
     """Queue a FAILED or TIMED_OUT job again, once per end; Refused(409) for any other."""
     with transaction.atomic():
-        state, _ = _lock(job)
+        state = _lock(job)
         if state not in RETRYABLE:
             raise Refused(409, "not_retryable", f"Only FAILED and TIMED_OUT jobs can be retried; this one is {state}.")
         payload = Payload.objects.only("inputs", "request_bucket_wiped").get(pk=job)

@@ -7,11 +7,11 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts import sql
-from jobs.lifecycle import wake_endpoint
 from jobs.live import announce, job_key, news_key, worker_key
 from jobs.models import Attempt
 from jobs.states import State, end, lock, note, requeue
 from jobs.usage import settle
+from jobs.wake import wake_endpoint
 
 SHUTDOWN = "shutdown"  # the code of a worker that ends: no fault of the job's
 
@@ -36,9 +36,9 @@ def hand_back(job: UUID, number: int, why: str, code: str = "") -> bool:
     return _give_up(job, number, Attempt.Outcome.HANDED_BACK, why, counted=True, code=code)
 
 
-def undo(job: UUID, number: int) -> bool:
+def undo(job: UUID, number: int, why: str = "the worker's poll was gone") -> bool:
     """The hand-over did not reach the worker, so there was no attempt (rules.md 3)."""
-    return _give_up(job, number, Attempt.Outcome.UNDONE, "the worker's poll was gone", counted=False)
+    return _give_up(job, number, Attempt.Outcome.UNDONE, why, counted=False)
 
 
 def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, counted: bool, code: str = "") -> bool:
@@ -61,8 +61,9 @@ def _give_up(job: UUID, number: int, outcome: Attempt.Outcome, why: str, *, coun
         sql.run("UPDATE jobs_job SET losses = %s, free_losses = %s WHERE id = %s", [losses, free_losses, job])
         if losses >= settings.MAX_ATTEMPTS:
             _fail(job, outcome, losses, why, code)
-        elif requeue(job):
-            wake_endpoint(endpoint_id, backend)
+        else:
+            requeue(job)
+        wake_endpoint(endpoint_id, backend)
         announce(news_key(job), *([worker_key(worker_id)] if worker_id else []))
     return True
 

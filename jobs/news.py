@@ -51,13 +51,14 @@ class Held:
     worker_name: str
     worker_id: int | None
     endpoint_id: int
+    backend: str
     dialect: str
     request_bucket: Sealed | None
 
 
 HELD = """
-SELECT j.tenant_id, j.attempt = a.number AND a.ended_at IS NULL, a.worker_name, a.worker_id, j.endpoint_id, e.dialect,
-       p.request_bucket
+SELECT j.tenant_id, j.attempt = a.number AND a.ended_at IS NULL, a.worker_name, a.worker_id, j.endpoint_id, e.backend,
+       e.dialect, p.request_bucket
   FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id JOIN jobs_endpoint e ON e.id = j.endpoint_id
   JOIN jobs_payload p ON p.job_id = j.id
  WHERE j.id = %s AND a.number = %s"""
@@ -68,7 +69,7 @@ def lock_attempt(attempt: AttemptId) -> Held | None:
     row = sql.first(HELD, [attempt.job, attempt.number])
     if row is None:
         return None
-    tenant, current, worker_name, worker_id, endpoint_id, dialect, bucket = row
+    tenant, current, worker_name, worker_id, endpoint_id, backend, dialect, bucket = row
     return Held(
         job=attempt.job,
         number=attempt.number,
@@ -77,6 +78,7 @@ def lock_attempt(attempt: AttemptId) -> Held | None:
         worker_name=worker_name,
         worker_id=worker_id,
         endpoint_id=endpoint_id,
+        backend=backend,
         dialect=dialect,
         request_bucket=None if bucket is None else Sealed(bucket),
     )
@@ -100,9 +102,14 @@ def done(endpoint_id: int, worker_name: str, attempt: AttemptId, result: Done) -
             release(held.job, held.number)
             note(held.job, held.number, "ignored", "job-done after the attempt had ended")
             return False
-        _end(held, result)
-        wake_holder(held)
+        finish(held, result)
     return True
+
+
+def finish(held: Held, result: Done) -> None:
+    """The attempt, which is current and whose job is locked, has come to this."""
+    _end(held, result)
+    wake_holder(held)
 
 
 def _end(held: Held, result: Done) -> None:

@@ -44,7 +44,8 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """An endpoint as it was seen. `workers`: who take jobs; `busy` of them hold one; `starting`: who only ping.
+    """An endpoint as it was seen. `workers`: who take jobs; `busy` of them hold one; `starting`: who only ping. Of one
+    that is pushed to: how many it may be handed, none while it is in trouble.
 
     job_ms: what a job of each grant takes; if none of its own was completed, what the others' take; none, if none was.
     """
@@ -58,6 +59,7 @@ class Sight:
     last_seen_at: datetime | None
     shares: dict[int, Share]
     job_ms: dict[int, float]
+    pushed: bool = False
 
     @property
     def running(self) -> int:
@@ -121,7 +123,8 @@ class Line:
 
 SEE_WORKERS = f"""
 SELECT e.mode, e.message, e.max_running, count(*) FILTER (WHERE there AND takes),
-       count(*) FILTER (WHERE there AND holds), count(*) FILTER (WHERE there AND NOT takes), max(w.seen_at)
+       count(*) FILTER (WHERE there AND holds), count(*) FILTER (WHERE there AND NOT takes), max(w.seen_at),
+       e.backend <> 'fleet', EXISTS (SELECT 1 FROM jobs_runpodendpoint r WHERE r.endpoint_id = e.id AND r.failures > 0)
   FROM jobs_endpoint e LEFT JOIN (
        SELECT w.endpoint_id, s.at AS seen_at, h.holds, w.unhealthy = '' AND s.at > ago.at AS there,
               h.holds OR coalesce(w.take_at > ago.at, false) AS takes
@@ -142,13 +145,16 @@ SELECT g.id, greatest(g.clock, max(g.turn) OVER ()), coalesce(g.job_ms, avg(g.jo
 
 
 def see(endpoint_id: int) -> Sight:
-    mode, message, max_running, workers, busy, starting, last = sql.one(SEE_WORKERS, {"endpoint": endpoint_id})
+    seen = sql.one(SEE_WORKERS, {"endpoint": endpoint_id})
+    mode, message, max_running, workers, busy, starting, last, pushed, troubled = seen
     grants = sql.rows(SEE_SHARES, {"endpoint": endpoint_id})
     shares = {
         grant: Share(clock=clock, step=_charge(job_ms) / weight, normal=normal, low=low, running=running)
         for grant, clock, job_ms, weight, normal, low, running in grants
         if normal or low or running
     }
+    if pushed:
+        workers, busy = 0 if troubled else max_running or 1, sum(share.running for share in shares.values())
     return Sight(
         mode=mode,
         message=message,
@@ -159,6 +165,7 @@ def see(endpoint_id: int) -> Sight:
         last_seen_at=last,
         shares=shares,
         job_ms={grant: job_ms for grant, _, job_ms, *_ in grants if job_ms is not None},
+        pushed=pushed,
     )
 
 

@@ -12,11 +12,13 @@ from django_q.tasks import async_task
 from accounts import rates
 from accounts.sql import first, one, rows, run
 from jobs.lifecycle import ONCE_H
-from jobs.live import announce, job_key, worker_key
+from jobs.live import announce, job_key
 from jobs.loss import lose
 from jobs.ready import forget_previews
+from jobs.remote import give_up_expired, wake_waiting
 from jobs.states import State, end, lock
 from jobs.uploads import doom_unwon, release_holds
+from jobs.wake import holder, wake_to_stop
 from jobs.webhooks import deliver, mail
 from jobs.workers import release
 from storage import assets
@@ -30,9 +32,8 @@ SELECT id FROM jobs_job WHERE state IN ('IN_QUEUE', 'IN_PROGRESS') AND deadline_
  ORDER BY deadline_at LIMIT %(batch)s"""
 
 STILL_OVERDUE = """
-SELECT j.state, j.ttl_ms, j.execution_timeout_ms, a.worker_id
-  FROM jobs_job j LEFT JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt AND a.ended_at IS NULL
- WHERE j.id = %(job)s AND j.state IN ('IN_QUEUE', 'IN_PROGRESS') AND j.deadline_at < clock_timestamp()"""
+SELECT started_at IS NULL, ttl_ms, execution_timeout_ms FROM jobs_job
+ WHERE id = %(job)s AND state IN ('IN_QUEUE', 'IN_PROGRESS') AND deadline_at < clock_timestamp()"""
 
 
 def time_out_overdue() -> int:
@@ -46,14 +47,16 @@ def _time_out(job: UUID) -> bool:
         row = first(STILL_OVERDUE, {"job": job})
         if row is None:
             return False
-        state, ttl_ms, execution_timeout_ms, worker_id = row
+        waits, ttl_ms, execution_timeout_ms = row
+        held = holder(job)
         text = (
             f"No worker took the job within its ttl of {ttl_ms} ms."
-            if state == State.IN_QUEUE
+            if waits
             else f"The job ran longer than its executionTimeout of {execution_timeout_ms} ms."
         )
         end(job, State.TIMED_OUT, text, error=orjson.dumps(text))
-        announce(job_key(job), *([worker_key(worker_id)] if worker_id else []))
+        announce(job_key(job))
+        wake_to_stop(held)
     return True
 
 
@@ -193,7 +196,13 @@ def say_overdue() -> int:
     return found
 
 
-STEPS: tuple[Callable[[], int], ...] = (time_out_overdue, lose_silent, lose_unstarted)  # every SWEEP_S
+STEPS: tuple[Callable[[], int], ...] = (  # every SWEEP_S
+    time_out_overdue,
+    lose_silent,
+    lose_unstarted,
+    give_up_expired,
+    wake_waiting,
+)
 SLOW_STEPS: tuple[Callable[[], int], ...] = (
     wipe_request_buckets,
     forget_keys,

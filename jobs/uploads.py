@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -26,9 +27,19 @@ log = logging.getLogger("hearth.uploads")
 TOKEN_SALT, TOKEN_LIFE_S = "hearth.worker", 8 * 24 * 3600  # longer than the longest time-out
 
 
-def worker_token(job: UUID, number: int) -> str:
-    """The right of one attempt's worker to /hooks/worker/<token>/…, and to nothing else."""
-    return signing.dumps([job.hex, number], salt=TOKEN_SALT)
+class _Signer(signing.TimestampSigner):
+    def __init__(self, at: datetime | None) -> None:
+        super().__init__(salt=TOKEN_SALT)
+        self._at = at
+
+    def timestamp(self) -> str:
+        return signing.b62_encode(int(self._at.timestamp())) if self._at else super().timestamp()
+
+
+def worker_token(job: UUID, number: int, at: datetime | None = None) -> str:
+    """The right of one attempt's worker to /hooks/worker/<token>/…, and to nothing else. The same for the same `at`,
+    by default now."""
+    return _Signer(at).sign_object([job.hex, number])
 
 
 def read_token(token: str) -> AttemptId | None:

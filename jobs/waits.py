@@ -140,6 +140,8 @@ def _reason(job: Queued, sight: Sight, limit: str) -> tuple[str, str]:
 
 
 def _no_worker(sight: Sight) -> tuple[str, str]:
+    if sight.pushed:
+        return "no_worker", "RunPod takes no jobs at the moment. It is tried again by itself."
     if sight.starting:
         who = f"{sight.starting} workers have come but take" if sight.starting > 1 else "A worker has come but takes"
         return "worker_starting", f"{who} no jobs yet."

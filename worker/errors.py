@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker import s3
+from worker.wire import NOT_RUN
 
 Nodes = dict[str, list[dict[str, str]]]
 MOST_CHARS, MOST_NODES, MOST_ENTRIES = 4000, 100, 10  # of what one error tells: nodes may speak in megabytes
@@ -77,3 +78,11 @@ def cut(text: str, most: int) -> str:
 def disk_full(where: str) -> JobError:
     text = f"the disk is full: {where.rstrip('. ')}; make room on the worker's machine"
     return JobError(text, "disk_full")
+
+
+GIVEN_BACK = "the job went back to Hearth"
+
+
+def not_run(why: str) -> dict[str, Any]:
+    """What RunPod is told of a job that it must not wait for any more, and Hearth has its own mind about."""
+    return {"error": f"{NOT_RUN}{why}", "code": "not_run"}

@@ -2,7 +2,7 @@
 
 One prompt runs at a time; the jobs before and behind it upload meanwhile. The handler raises nothing but
 CancelledError, after which the SDK sends no job-done: the job was stopped, handed back or is not this worker's
-(rules.md 4).
+(rules.md 4). RunPod, which would wait for it until its time-out, is told instead.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from worker import answer, destinations, inputs, outputs, settings, traces
 from worker.aside import to_end
 from worker.beside import Beside
 from worker.comfy import Comfy
-from worker.errors import JobError, disk_full
+from worker.errors import GIVEN_BACK, JobError, disk_full, not_run
 from worker.fetch import Fetcher
 from worker.files import OutputFile, Stored
 from worker.follow import Follow
@@ -89,7 +89,8 @@ class Worker:
         try:
             return await self._answer(ours, job)
         except asyncio.CancelledError:
-            await self._held.hand_back_cancelled()
+            if await self._held.hand_back_cancelled() and not self._settings.worker_name:
+                return not_run(GIVEN_BACK)
             raise
         finally:
             self._held.drop()
@@ -113,7 +114,9 @@ class Worker:
             result = await self._failed(ours, error)
         except (NotOurs, Away) as error:
             log.info("%s: dropped, since %s", ours.id, error)
-            raise asyncio.CancelledError from error
+            if self._settings.worker_name:
+                raise asyncio.CancelledError from error
+            result = not_run(str(error))
         except Exception as error:
             result = await self._failed(ours, _defect(error, ours.id))
         log.info("%s: %s, after %.2f s", ours.id, answer.summary(result), time.monotonic() - began)
@@ -125,7 +128,9 @@ class Worker:
         more = self._blamed(error)
         if error.elsewhere and ours.hearth:
             await to_end(self._held.hand_back(ours.id, ours.hearth, outputs.hidden(str(error)), error.code))
-            raise asyncio.CancelledError from error
+            if self._settings.worker_name:
+                raise asyncio.CancelledError from error
+            return not_run(GIVEN_BACK) | more
         return error.output() | more
 
     def _blamed(self, error: JobError) -> dict[str, Any]:
@@ -275,10 +280,8 @@ def _defect(error: Exception, job_id: str) -> JobError:
 
 
 def _is_cached_and_gone(follow: Follow, found: Sequence[outputs.Found], fetched: Sequence[Fetched]) -> bool:
-    return any(
-        isinstance(got, JobError) and got.code == "output_missing" and file.node in follow.cached
-        for file, got in zip(found, fetched, strict=True)
-    )
+    pairs = zip(found, fetched, strict=True)
+    return any(isinstance(g, JobError) and g.code == "output_missing" and f.node in follow.cached for f, g in pairs)
 
 
 def _not_started(fault: JobError) -> tuple[str, str]:

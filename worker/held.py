@@ -78,11 +78,13 @@ class Held:
         while self._jobs:
             await asyncio.wait(self._jobs)
 
-    async def hand_back_cancelled(self) -> None:
-        """This task was cancelled: tell Hearth, if it was by us."""
+    async def hand_back_cancelled(self) -> bool:
+        """This task was cancelled: tell Hearth, if it was by us. Says whether it was."""
         job = self._jobs[_this_task()]
-        if job.hearth and (why := self._given_back.get(_this_task())):
+        why = self._given_back.get(_this_task())
+        if job.hearth and why:
             await to_end(self.hand_back(job.id, job.hearth, *why))
+        return why is not None
 
     async def hand_back(self, job_id: str, hearth: Hearth, reason: str, code: str) -> None:
         log.info("%s: handed back, since %s", job_id, reason)

@@ -28,6 +28,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 HEARTH_FIELD = "_hearth"
+NOT_RUN = "Not run: "  # begins the error by which RunPod learns that a job of Hearth's ends there without a result
 
 
 @dataclass(frozen=True, kw_only=True)

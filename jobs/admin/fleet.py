@@ -16,11 +16,12 @@ from unfold.utils import display_for_label
 from accounts.admin.keys import KeyAdmin, KeyInline
 from accounts.admin.pages import Admin, Inline, Labels, ReadOnly
 from jobs.admin.counts import ALIVE, GONE, UNHEALTHY, Rows, load, with_health
+from jobs.admin.runpod import EndpointForm, RunpodInline
 from jobs.catalogue import classes_in
 from jobs.endpoints import set_mode
-from jobs.lifecycle import wake_endpoint
 from jobs.models import Attempt, Catalogue, Endpoint, Grant, Worker, WorkerKey
 from jobs.states import State
+from jobs.wake import wake_endpoint
 
 
 def link(text: Any, page: str, **query: Any) -> str:
@@ -67,6 +68,7 @@ MODES: Labels = {"open": "success", "paused": "warning", "draining": "info", "cl
 
 @admin.register(Endpoint)
 class EndpointAdmin(LoadColumns, Admin):
+    form = EndpointForm
     list_display = (
         "name",
         "mode_label",
@@ -86,7 +88,7 @@ class EndpointAdmin(LoadColumns, Admin):
     search_fields = ("name",)
     ordering = ("name",)
     jobs_by = "endpoint__id__exact"
-    inlines = (GrantInline, WorkerKeyInline)
+    inlines = (RunpodInline, GrantInline, WorkerKeyInline)
     actions = ("open_selected", "pause_selected", "drain_selected")
 
     def get_queryset(self, request: HttpRequest) -> Any:

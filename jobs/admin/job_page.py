@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
 from unfold.utils import display_for_label
 
@@ -10,7 +11,7 @@ from accounts import sql
 from accounts.admin.pages import Labels, change_url
 from jobs import history
 from jobs.admin.shown import READ_BYTES, duration, pretty
-from jobs.models import Attempt, Delivery, Event, Job
+from jobs.models import Attempt, Delivery, Event, Job, Receipt
 from jobs.models.webhook import address
 from jobs.states import State
 from jobs.waits import why as waits_for
@@ -46,6 +47,7 @@ def label(text: str, kind: str, colours: Labels) -> str:
 def job_page(job: Job) -> dict[str, Any]:
     waits = waits_for(history.queued(job)) if job.state == State.IN_QUEUE else None
     tables = {"timeline": timeline(job), "attempts": attempts(job), "deliveries": deliveries(job)}
+    tables |= {"receipts": receipts(job)}
     return {"waits": waits, "files": files(job), **tables, **payload(job)}
 
 
@@ -73,6 +75,8 @@ def attempts(job: Job) -> dict[str, Any]:
 
 def _attempt(attempt: Attempt) -> tuple[Any, ...]:
     worker: Any = attempt.worker_name or "-"
+    if attempt.sent_at:
+        worker = f"{worker}: {attempt.remote_id or 'not known whether it was taken'}"
     if attempt.worker:
         worker = format_html('<a class="text-link" href="{}">{}</a>', change_url(attempt.worker), attempt.worker)
     outcome = label(attempt.get_outcome_display(), attempt.outcome, OUTCOMES) if attempt.outcome else "-"
@@ -103,6 +107,19 @@ def _delivery(delivery: Any) -> tuple[Any, ...]:
     state = label(delivery.state, delivery.state, SENT)
     last = last_outcome(delivery) or "-"
     return (delivery.kind, goes_to(delivery), state, delivery.tries, last, clock(delivery.next_at), page)
+
+
+def receipts(job: Job) -> dict[str, Any]:
+    """RunPod's webhooks."""
+    rows = [
+        (receipt.attempt, clock(receipt.at), receipt.outcome, filesizeformat(receipt.bytes), said(receipt.said))
+        for receipt in Receipt.objects.filter(job=job)
+    ]
+    return {"headers": ["Attempt", "At (UTC)", "What came of it", "Size", "What it said"], "rows": rows}
+
+
+def said(text: str) -> str:
+    return format_html('<code class="text-xs break-all">{}</code>', text or "-")
 
 
 def clock(at: datetime | None) -> str:

@@ -3,6 +3,7 @@ webhooks with their deliveries."""
 
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
 from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload, Preview
+from jobs.models.runpod import Receipt, RunpodEndpoint
 from jobs.models.usage import Usage
 from jobs.models.webhook import Delivery, DeliveryTry, Webhook, WebhookSecret
 
@@ -19,6 +20,8 @@ __all__ = [
     "Job",
     "Payload",
     "Preview",
+    "Receipt",
+    "RunpodEndpoint",
     "Usage",
     "WebProcess",
     "Webhook",

@@ -17,6 +17,7 @@ class Endpoint(models.Model):
 
     class Backend(models.TextChoices):
         FLEET = "fleet", "fleet: own workers pull"
+        RUNPOD = "runpod", "runpod: pushed to an endpoint of RunPod's cloud"
         DUMMY = "dummy", "dummy: completes at once, for tests and load"
 
     class Dialect(models.TextChoices):
@@ -39,12 +40,25 @@ class Endpoint(models.Model):
     message = models.CharField(
         max_length=300, blank=True, help_text="What tenants are told while it is not open, as why and until when."
     )
-    max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Of all tenants. Empty: no limit.")
+    max_running = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Of all tenants; for runpod: how many are there at a time, which it needs. Empty: no limit.",
+    )
     max_queued = models.PositiveIntegerField(null=True, blank=True, help_text="Of all tenants. Empty: no limit.")
     price = models.DecimalField(
         "price per GPU-second", max_digits=12, decimal_places=6, null=True, blank=True, help_text="Empty: none."
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(backend="runpod") | Q(max_running__isnull=False),
+                name="endpoint_runpod_is_bounded",
+                violation_error_message="An endpoint of backend runpod needs a number of running jobs.",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -141,6 +141,13 @@ class Attempt(models.Model):
     stop_wanted = models.BooleanField(db_default=False, help_text="It ended here but the worker may still run it.")
     stop_sent_at = models.DateTimeField(null=True, help_text="When the worker was last told to stop it.")
     released_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True, help_text="Pushed: from then on the backend may have it.")
+    remote_id = models.CharField(
+        max_length=200, db_default="", help_text="Pushed: the backend's name for it, if known."
+    )
+    asks = models.SmallIntegerField(db_default=0, help_text="Pushed: times the backend was asked, or told to stop it.")
+    ask_at = models.DateTimeField(null=True, help_text="Pushed: when that is next.")
+    expires_at = models.DateTimeField(null=True, help_text="Pushed: by then it is over there, whatever came of it.")
     charged_ms = models.FloatField(db_default=0.0, help_text="What its grant's clock was moved by at the hand-over.")
     gpu_ms = models.BigIntegerField(null=True, help_text="From its start to its release; set once it is in the usage.")
     cost = models.DecimalField(max_digits=18, decimal_places=6, null=True)
@@ -155,6 +162,11 @@ class Attempt(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(released_at__isnull=True) | Q(ended_at__isnull=False), name="attempt_released_after_end"
+            ),
+            models.CheckConstraint(
+                condition=Q(sent_at__isnull=True, remote_id="")
+                | Q(sent_at__isnull=False, ask_at__isnull=False, expires_at__isnull=False),
+                name="attempt_sent_is_bounded",
             ),
         ]
         indexes = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from django.conf import settings
 from starlette.requests import ClientDisconnect, Request
 
 from accounts.errors import Refused, bad_request
@@ -74,6 +75,16 @@ async def receive_body(
         raise bad_request("The body ended early.") from error
     if size > max_bytes:
         raise Refused(413, "too_large", f"The body has {size} bytes or more; at most {max_bytes} are taken here.")
+
+
+async def read_output(request: Request) -> tuple[bytes, str]:
+    """A result's body, or why it cannot be taken: what is refused is lost."""
+    try:
+        return await read_body(request, settings.OUTPUT_MAX_BYTES), ""
+    except Refused as error:
+        if error.status != 413:
+            raise
+        return b"{}", f"it is larger than {settings.OUTPUT_MAX_BYTES} bytes"
 
 
 async def drop_body(request: Request) -> None:

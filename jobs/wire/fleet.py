@@ -8,9 +8,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from typing import Any
-from uuid import UUID
+from dataclasses import replace
 
 import orjson
 from django.conf import settings
@@ -20,21 +18,19 @@ from starlette.routing import Route
 
 from accounts import access
 from accounts.errors import Refused, bad_request
-from accounts.sealed import Sealed
 from jobs import catalogue, loss, news, stream, workers
+from jobs.handover import Given, s3_config, worker_input
 from jobs.ids import AttemptId, attempt_id, parse_attempt_id
 from jobs.inputs import sources
 from jobs.live import Hub, endpoint_key, news_key, worker_key
-from jobs.models import Endpoint
 from jobs.queue import Claimed
-from jobs.uploads import worker_token
 from jobs.wire import stored
 from jobs.wire.answers import answer, key_of
-from jobs.wire.bodies import Parts, Unreadable, parse_request, read_body, split_object
+from jobs.wire.bodies import Parts, Unreadable, parse_request, read_body, read_output, split_object
 from jobs.wire.call import P, T, verb
 from jobs.wire.gone import Gone, wait
 from storage.outputs import NotLookedAt
-from worker.wire import HEARTH_FIELD, Source
+from worker.wire import Source
 
 log = logging.getLogger("hearth.fleet")
 NOTHING = Response(status_code=204)
@@ -117,20 +113,12 @@ async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
 
 
 def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:
-    """A job as the worker gets it: its attempt's id and its input, with the way back to Hearth for our own worker, and
-    where the files are that the input names."""
-    given = job.input
+    """A job as the worker gets it: its attempt's id and its input."""
     fields: dict[str, object] = {"id": attempt_id(job.job, job.sync, job.number)}
-    if job.dialect == Endpoint.Dialect.HEARTH:
-        way_back: dict[str, Any] = {"url": settings.HEARTH_URL, "token": worker_token(job.job, job.number)}
-        way_back["answer_bytes"] = settings.OUTPUT_MAX_BYTES
-        if inputs:
-            way_back["inputs"] = {text: asdict(source) for text, source in inputs.items()}
-        # last, since of equal names the last one counts
-        given = given.rstrip()[:-1] + b"," + orjson.dumps(HEARTH_FIELD) + b":" + orjson.dumps(way_back) + b"}"
-    elif job.request_bucket is not None:
-        fields["s3Config"] = orjson.Fragment(Sealed(job.request_bucket).unseal())
-    return orjson.dumps(fields | {"input": orjson.Fragment(given)})
+    given = Given(dialect=job.dialect, input=job.input, request_bucket=job.request_bucket, inputs=inputs)
+    if (config := s3_config(given)) is not None:
+        fields["s3Config"] = orjson.Fragment(config)
+    return orjson.dumps(fields | {"input": orjson.Fragment(worker_input(given, job.job, job.number))})
 
 
 async def job_stop(request: Request) -> Response:
@@ -161,7 +149,7 @@ async def job_done(request: Request) -> Response:
     endpoint, name = _names(request)
     endpoint_id = await _patiently(access.check_worker_key, key_of(request), endpoint)
     attempt = parse_attempt_id(request.path_params["attempt"])
-    body, fault = await _body(request)
+    body, fault = await read_output(request)
     if attempt is None:
         return answer({})
     try:
@@ -197,8 +185,7 @@ async def _report(endpoint_id: int, name: str, attempt: AttemptId, done: news.Do
     try:
         await _patiently(news.done, endpoint_id, name, attempt, done)
     except NotLookedAt as error:
-        found = await stored.look(attempt, error.blobs)
-        absent = frozenset(UUID(one.id) for one in found or () if one.there is False)
+        absent = await stored.absent(attempt, error.blobs)
         await _patiently(news.done, endpoint_id, name, attempt, replace(done, absent=absent))
 
 
@@ -207,7 +194,7 @@ async def job_stream(request: Request) -> Response:
     endpoint, name = _names(request)
     endpoint_id, chunk_id = await _patiently(stream.begin, key_of(request), endpoint)
     attempt = parse_attempt_id(request.path_params["attempt"])
-    chunk = _chunk(*await _body(request))
+    chunk = _chunk(*await read_output(request))
     if attempt is not None:
         await _patiently(stream.add, endpoint_id, name, attempt, chunk_id, chunk)
     return answer({})
@@ -223,16 +210,6 @@ def _chunk(body: bytes, fault: str) -> stream.Chunk:
     if "output" not in parts.values:
         return stream.Chunk(fault="it has no `output`")
     return stream.Chunk(body=parts.values["output"].raw, mended=parts.mended)
-
-
-async def _body(request: Request) -> tuple[bytes, str]:
-    """The body, or why it cannot be taken."""
-    try:
-        return await read_body(request, settings.OUTPUT_MAX_BYTES), ""
-    except Refused as error:
-        if error.status != 413:
-            raise
-        return b"{}", f"it is larger than {settings.OUTPUT_MAX_BYTES} bytes"
 
 
 async def _patiently(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,5 @@
-"""/hooks/worker/<token>/…: what our own worker asks while it runs one attempt (worker/wire.py)."""
+"""/hooks/worker/<token>/…: what our own worker asks while it runs one attempt (worker/wire.py). /hooks/runpod/<token>:
+RunPod's webhook for one attempt."""
 
 import base64
 import re
@@ -11,14 +12,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from accounts.errors import Refused, bad_request, not_found
-from jobs import loss, news, ready, uploads, workers
+from jobs import loss, news, ready, remote, uploads, workers
 from jobs.ids import AttemptId
+from jobs.webhooks.receive import receive
 from jobs.wire import stored
 from jobs.wire.answers import answer
-from jobs.wire.bodies import Parts, parse_request, read_body
+from jobs.wire.bodies import Parts, parse_request, read_body, read_output
 from jobs.wire.call import verb
 from jobs.workers import printable
-from storage.outputs import MOST_PARTS
+from storage.outputs import MOST_PARTS, NotLookedAt
 from worker.wire import PREVIEW_BYTES, PREVIEW_TYPES, Found, Upload
 
 T = TypeVar("T")
@@ -115,10 +117,23 @@ async def alive(request: Request) -> Response:
     return answer({})
 
 
+async def runpod_news(request: Request) -> Response:
+    """200 as soon as it is durable; RunPod sends it again, twice, after any other answer."""
+    attempt = remote.read_token(request.path_params["token"])
+    if attempt is None:
+        raise _nothing_here()
+    body, fault = await read_output(request)
+    try:
+        await verb(receive, attempt, body, fault)
+    except NotLookedAt as error:
+        await verb(receive, attempt, body, fault, await stored.absent(attempt, error.blobs))
+    return answer({})
+
+
 def _attempt(request: Request) -> AttemptId:
     attempt = uploads.read_token(request.path_params["token"])
     if attempt is None:
-        raise not_found("There is nothing here.")
+        raise _nothing_here()
     return attempt
 
 
@@ -130,6 +145,10 @@ def _current(found: T | None) -> T:
     if found is None:
         raise _not_current()
     return found
+
+
+def _nothing_here() -> Refused:
+    return not_found("There is nothing here.")
 
 
 def _not_current() -> Refused:
@@ -217,4 +236,5 @@ ROUTES = [
     Route("/worker/{token}/preview", preview, methods=["POST"]),
     Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),
     Route("/worker/{token}/alive", alive, methods=["POST"]),
+    Route("/runpod/{token}", runpod_news, methods=["POST"]),
 ]

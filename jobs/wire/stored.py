@@ -34,6 +34,11 @@ async def look(attempt: AttemptId, ids: Sequence[UUID]) -> list[Found] | None:
     return [found.get(str(id)) or Found(id=str(id), there=False) for id in ids]
 
 
+async def absent(attempt: AttemptId, ids: Sequence[UUID]) -> frozenset[UUID]:
+    """Those of these slots' files that S3 says it has not."""
+    return frozenset(UUID(one.id) for one in await look(attempt, ids) or () if one.there is False)
+
+
 async def part_urls(attempt: AttemptId, id: UUID, numbers: Sequence[int]) -> list[Part] | Found | None:
     """Where to put these parts of a slot's file, whose upload begins with the first that is asked for; a Found if S3
     does not let it begin. None: the attempt is no longer current. Refused(400)."""

@@ -37,7 +37,7 @@ def test_a_mode_saved_in_the_form_wakes_who_waits(browser: Browser, acme: Client
     endpoint = acme.place.endpoint
     controls = {"mode": "paused", "message": "New disks.", "max_running": 3, "max_queued": 50}
     given = {"backend": "fleet", "dialect": "raw", "prefetch": 1, **controls}
-    save(browser, endpoint, given, "grants", "worker_keys")
+    save(browser, endpoint, given, "grants", "worker_keys", "runpod")
     endpoint.refresh_from_db()
     assert (endpoint.mode, endpoint.message, endpoint.max_running, endpoint.max_queued) == (
         "paused",

@@ -61,7 +61,10 @@ def used(job: Job, attempt: Attempt, lines: Lines) -> dict[str, int | Decimal]:
 
 
 def began(job: Job, attempt: Attempt, lines: Lines) -> datetime | None:
-    """Jobs of dialect hearth begin when their worker says so, others when they are handed over."""
+    """Jobs of dialect hearth begin when their worker says so, others when they are handed over; at RunPod by what it
+    says that they ran for, of which the attempt alone tells."""
+    if job.endpoint.backend == Endpoint.Backend.RUNPOD:
+        return attempt.started_at
     own = job.endpoint.dialect == Endpoint.Dialect.HEARTH
     event = lines.get((job.pk, attempt.number, "started" if own else "handed"))
     return event.at if event else None

@@ -70,7 +70,8 @@ def job(workflow: Any, id: str = "job-1", **more: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def worker_for(url: str, progress: Any = None, **settings: Any) -> AsyncIterator[Worker]:
-    worker = Worker(Settings(comfyui_url=url, **{"url_allow": LOCAL, **settings}), progress)
+    """One of Hearth's own; with worker_name="" it is RunPod's."""
+    worker = Worker(Settings(comfyui_url=url, **{"url_allow": LOCAL, "worker_name": "gpu", **settings}), progress)
     try:
         yield worker
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.worker.fakes import FakeComfy, FakeHearth, image_workflow, job, png, until, worker_for
+from worker.wire import NOT_RUN
 
 WORKFLOW = image_workflow()
 PUT_DEFAULTS = {"Accept", "Accept-Encoding", "User-Agent"}
@@ -90,6 +91,26 @@ async def test_a_hearth_that_stays_away_gets_no_run() -> None:
         with pytest.raises(asyncio.CancelledError):
             await run(comfy, hearth)
     assert comfy.prompts == []
+
+
+@pytest.mark.parametrize("refused", ["started", "uploads"])
+async def test_on_runpod_a_refused_job_ends_with_an_error_that_hearth_does_not_take_for_a_result(refused: str) -> None:
+    """RunPod would wait for a job without a result until its time-out, and bill for it."""
+    async with saves("a.png") as comfy, FakeHearth() as hearth:
+        hearth.statuses[refused] = [409]
+        result = await run(comfy, hearth, worker_name="")
+    assert result["error"].startswith(NOT_RUN)
+    assert len(comfy.prompts) == (refused == "uploads")
+
+
+async def test_on_runpod_a_job_that_is_handed_back_ends_there() -> None:
+    async with FakeComfy() as comfy, FakeHearth() as hearth, worker_for(comfy.url, worker_name="") as worker:
+        draining = asyncio.create_task(worker.drain())
+        await asyncio.sleep(0)
+        result = await worker.handle(job(WORKFLOW, _hearth=hearth.field))
+        await draining
+    assert hearth.verbs() == ["hand-back"]
+    assert result["error"].startswith(NOT_RUN)
 
 
 async def test_uploads_refused_in_the_middle_drop_the_result() -> None:

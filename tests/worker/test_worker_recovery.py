@@ -25,6 +25,7 @@ from tests.worker.faults import fault_workflow
 from worker.errors import CODES
 from worker.files import OutputFile
 from worker.handler import Worker
+from worker.wire import NOT_RUN
 
 WORKFLOW = image_workflow()
 QUICK = FAST | {"start_s": 5.0, "busy_s": 1.0, "stop_s": 0.5}
@@ -45,6 +46,14 @@ async def given_back(worker: Worker, hearth: FakeHearth, workflow: dict[str, Any
     assert verb == "hand-back"
     assert body["code"] in CODES
     return dict(body)
+
+
+async def test_on_runpod_a_job_given_back_ends_there_and_the_machine_is_replaced() -> None:
+    async with FakeHearth() as hearth, worker_for("http://127.0.0.1:9", worker_name="", start_s=0.3) as worker:
+        result = await worker.handle(job(WORKFLOW, _hearth=hearth.field))
+    assert hearth.verbs() == ["hand-back"]
+    assert result["error"].startswith(NOT_RUN)
+    assert result["refresh_worker"] is True
 
 
 async def runs_again(worker: Worker, hearth: FakeHearth) -> None:
