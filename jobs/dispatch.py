@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from accounts.sealed import SealBroken
-from jobs import remote, reported, uploads
+from jobs import inline, remote, reported, uploads
 from jobs.backends.base import (
     Backend,
     BackendError,
@@ -32,17 +33,20 @@ from jobs.backends.fleet import Fleet
 from jobs.backends.runpod import RunPod
 from jobs.depth import Holder
 from jobs.ids import AttemptId
+from jobs.inline import Inline, NotStored, Stored
 from jobs.models import Endpoint
 from jobs.queue import claim
 from jobs.remote import Due
+from jobs.reported import AtS3
 from jobs.wake import wake_endpoint
 from storage import objects
 from storage.outputs import NotLookedAt
+from worker.wire import Found
 
 log = logging.getLogger("hearth.dispatch")
 AT_ONCE = 8  # requests
 LONGEST_S = 5.0  # then others have their turn; and a process that is told to end has ended before it is killed
-KEEP_S, LOOK_S = 30.0, 10.0
+KEEP_S, S3_S = 30.0, 10.0
 MOST_REST_S, PERMANENT_REST_S = 60.0, 60.0
 
 
@@ -210,21 +214,37 @@ class Line:
         return True
 
     def _apply(self, attempt: AttemptId, report: Report) -> None:
-        """S3 is asked first where nobody has yet whether the files are there."""
+        """S3 comes first where nobody has asked yet whether the files are there, or they came inside of the result."""
         try:
             reported.apply(attempt, report)
         except NotLookedAt as error:
-            reported.apply(attempt, report, self._absent(attempt, error.blobs))
+            found = self._asked([partial(objects.look, one) for one in uploads.wanted(attempt, error.blobs) or ()])
+            absent = frozenset(UUID(one.id) for one in found if one and one.there is False)
+            reported.apply(attempt, report, AtS3(absent=absent))
+        except NotStored as error:
+            stored = self._stored(attempt, error.inline)
+            if stored.away:  # RunPod keeps the result and is asked again
+                log.warning("endpoint %s: %s", self._endpoint, stored.faults[0])
+            else:
+                reported.apply(attempt, report, AtS3(stored=stored))
 
-    def _absent(self, attempt: AttemptId, blobs: Sequence[UUID]) -> frozenset[UUID]:
-        """Those of these files that S3 says it has not. One that does not answer keeps nobody waiting for long."""
-        looks = [self._pool.submit(objects.look, one) for one in uploads.wanted(attempt, blobs) or ()]
-        done, late = wait(looks, timeout=LOOK_S)
-        for look in late:
-            look.cancel()
-        found = [look.result() for look in done]
-        uploads.mark_stored([UUID(one.id) for one in found if one.there or one.untold])
-        return frozenset(UUID(one.id) for one in found if one.there is False)
+    def _stored(self, attempt: AttemptId, files: Sequence[Inline]) -> Stored:
+        puts = inline.begin(attempt, files)
+        if isinstance(puts, Stored):
+            return puts
+        found = self._asked([partial(objects.put, put.wanted, put.inline.content) for put in puts])
+        late = Found(id="", there=None, code="TimeoutError")
+        return inline.outcome(puts, [one or late for one in found])
+
+    def _asked(self, questions: Sequence[Callable[[], Found]]) -> list[Found | None]:
+        """What S3 says to each; None for what it has not said in time: one that hangs keeps nobody waiting for long."""
+        futures = [self._pool.submit(question) for question in questions]
+        _, late = wait(futures, timeout=S3_S)
+        for future in late:
+            future.cancel()
+        found = [None if future in late else future.result() for future in futures]
+        uploads.mark_stored([UUID(one.id) for one in found if one and (one.there or one.untold)])
+        return found
 
 
 def _keep_name(attempt: AttemptId, remote_id: str) -> None:

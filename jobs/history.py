@@ -66,7 +66,7 @@ class Snapshot:
         return answer
 
     def _signed(self, output: bytes) -> bytes:
-        if self.dialect != Endpoint.Dialect.HEARTH or not self.ended or b'"assets"' not in output:
+        if self.dialect == Endpoint.Dialect.RAW or not self.ended or b'"assets"' not in output:
             return output
         bucket = Bucket.all_tenants.get(pk=self.bucket_id) if self.bucket_id else None
         return json.dumps(with_urls(json.loads(output), bucket)).encode()

@@ -7,7 +7,7 @@ All other news changes nothing and is noted in the timeline; the worker is answe
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,9 @@ from django.db import transaction
 
 from accounts import sql
 from accounts.sealed import Sealed
+from jobs.dialects import READERS
 from jobs.ids import AttemptId
+from jobs.inline import NotStored, Stored
 from jobs.live import announce, endpoint_key, job_key, news_key, worker_key
 from jobs.models import Endpoint
 from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, end, lock, note
@@ -29,7 +31,8 @@ log = logging.getLogger("hearth.news")
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """A job-done: JSON bytes of output and error as they came; `fault`: why nothing could be read from it. `absent`:
-    of the files that it reports, the blobs that were looked for in S3 in vain; None: nobody looked."""
+    of the files that it reports, the blobs that were looked for in S3 in vain; None: nobody looked. `stored`: those
+    that came inside of it, None before they are stored."""
 
     output: bytes | None = None
     output_value: Any = None
@@ -38,6 +41,7 @@ class Done:
     mended: bool = False
     fault: str = ""
     absent: frozenset[UUID] | None = None
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ def lock_attempt(attempt: AttemptId) -> Held | None:
 def done(endpoint_id: int, worker_name: str, attempt: AttemptId, result: Done) -> bool:
     """Apply a job-done; says whether it ended the job. Doing it twice is as good as once.
 
-    Raises NotLookedAt, having changed nothing, if S3 has to be asked first, which no transaction should wait for."""
+    Raises NotLookedAt or NotStored, having changed nothing, if S3 comes first, which no transaction should wait for."""
     with transaction.atomic():
         held = lock_attempt(attempt)
         if held is None or held.endpoint_id != endpoint_id:
@@ -118,11 +122,27 @@ def _end(held: Held, result: Done) -> None:
     output, error = result.output, result.error
     if result.fault:
         error = orjson.dumps(f"The worker's result was lost: {result.fault}.")
-    elif held.dialect == Endpoint.Dialect.HEARTH:
-        output, error = _hearth_output(held, result)
+    elif held.dialect != Endpoint.Dialect.RAW:
+        output, error = _hearth_output(held, in_our_shape(held.dialect, result))
     to = State.FAILED if error else State.COMPLETED
     text = error.decode(errors="replace")[:500] if error else ""
     end(held.job, to, text, released=True, output=output, error=error)
+
+
+def in_our_shape(dialect: str, result: Done) -> Done:
+    """A foreign worker's result as our own would have told it. Raises NotStored."""
+    if dialect not in READERS:
+        return result
+    read = READERS[dialect](result.output_value, result.error_value if result.error else None)
+    if read.inline and result.stored is None:
+        raise NotStored(read.inline)
+    stored = result.stored or Stored()
+    output = read.stored(stored.slots)
+    error = "; ".join([*read.faults, *stored.faults])
+    if not error:
+        return replace(result, output_value=output, error=None, error_value=None)
+    output |= {"error": error, "code": "worker_failed" if read.faults else "upload_failed"}
+    return replace(result, output_value=output, error=json.dumps(error).encode(), error_value=error)
 
 
 def _hearth_output(held: Held, result: Done) -> tuple[bytes | None, bytes | None]:

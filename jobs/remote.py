@@ -16,10 +16,12 @@ from django.core import signing
 from django.db import transaction
 
 from accounts import sql
+from accounts.sealed import Sealed
 from jobs import loss, news
 from jobs.backends.base import Handover
 from jobs.caps import HANDS_OUT
-from jobs.handover import Given, s3_config, worker_input
+from jobs.dialects import Given
+from jobs.handover import bucket_along, for_worker
 from jobs.ids import AttemptId, attempt_id
 from jobs.inputs import sources
 from jobs.news import Done
@@ -106,20 +108,18 @@ def handover(attempt: AttemptId) -> Handover:
     """An attempt that is sent, as the backend gets it: the same each time, so that it may be told to be the same."""
     row = sql.one(HANDOVER, [attempt.job, attempt.number])
     sync, dialect, given_input, bucket, inputs, execution_timeout_ms, sent_at, ttl_ms = row
-    given = Given(
-        dialect=dialect,
-        input=bytes(given_input),
-        request_bucket=None if bucket is None else bytes(bucket),
-        inputs=sources(bytes(inputs)) if inputs else {},
-    )
+    along = bucket_along(dialect, attempt.job, None if bucket is None else bytes(bucket))
+    given = Given(dialect=dialect, input=bytes(given_input), bucket=Sealed(along) if along else None)
+    files = sources(bytes(inputs)) if inputs else {}
+    job_input, s3_config = for_worker(given, attempt.job, attempt.number, files, sent_at)
     name = attempt_id(attempt.job, sync, attempt.number)
     return Handover(
         attempt_id=name,
-        input=worker_input(given, attempt.job, attempt.number, sent_at),
+        input=job_input,
         webhook=f"{settings.HEARTH_URL}/hooks/runpod/{token(attempt)}",
         execution_timeout_ms=execution_timeout_ms,
         ttl_ms=ttl_ms,
-        s3_config=s3_config(given),
+        s3_config=s3_config,
         once_key=name,
     )
 

@@ -4,7 +4,7 @@ It counts if the attempt is the job's current one, open, and of that name there.
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import orjson
@@ -14,6 +14,7 @@ from accounts import sql
 from jobs import loss, news
 from jobs.backends.base import Report
 from jobs.ids import AttemptId
+from jobs.inline import NotStored, Stored
 from jobs.live import announce, job_key
 from jobs.models import Endpoint
 from jobs.news import Done, Held
@@ -26,30 +27,41 @@ from worker.wire import NOT_RUN
 log = logging.getLogger("hearth.reported")
 
 
-def apply(attempt: AttemptId, report: Report, absent: frozenset[UUID] | None = None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class AtS3:
+    """What was done at S3 before news is applied, as news.Done has it."""
+
+    absent: frozenset[UUID] | None = None
+    stored: Stored | None = None
+
+
+NOTHING_YET = AtS3()
+
+
+def apply(attempt: AttemptId, report: Report, at_s3: AtS3 = NOTHING_YET) -> str:
     """Apply what the backend says of an attempt; returns what that came to. Doing it twice is as good as once.
 
-    Raises NotLookedAt, having changed nothing, as news.done does; `absent` as there."""
+    Raises NotLookedAt and NotStored, having changed nothing, as news.done does."""
     try:
-        return _apply_once(attempt, report, absent)
-    except (OperationalError, InterfaceError, NotLookedAt):
+        return _apply_once(attempt, report, at_s3)
+    except (OperationalError, InterfaceError, NotLookedAt, NotStored):
         raise
     except Exception as error:  # a paid run must not vanish in a loop of retries: the job says that it was ours to keep
         if report.state not in FINAL or report.fault:
             raise
         log.exception("the result of %s could not be kept", attempt)
         fault = f"Hearth could not keep it ({type(error).__name__})"
-        return _apply_once(attempt, replace(report, state=State.FAILED, output=None, error=None, fault=fault), absent)
+        return _apply_once(attempt, replace(report, state=State.FAILED, output=None, error=None, fault=fault), at_s3)
 
 
-def _apply_once(attempt: AttemptId, report: Report, absent: frozenset[UUID] | None) -> str:
+def _apply_once(attempt: AttemptId, report: Report, at_s3: AtS3) -> str:
     with transaction.atomic():
         held = news.lock_attempt(attempt)
         if held is None:
             return "ignored: there is no such attempt"
         if not _is_of(attempt, report):
             return f"ignored: it is of another job of RunPod's, {report.remote_id or 'without an id'}"
-        outcome = _apply(held, attempt, report, absent) if held.current else "ignored: the attempt had ended"
+        outcome = _apply(held, attempt, report, at_s3) if held.current else "ignored: the attempt had ended"
         if report.state in FINAL:
             release(held.job, held.number)
             if held.backend == Endpoint.Backend.RUNPOD:  # others' dispatchers are at it
@@ -90,7 +102,7 @@ def _is_of(attempt: AttemptId, report: Report) -> bool:
     return row is not None
 
 
-def _apply(held: Held, attempt: AttemptId, report: Report, absent: frozenset[UUID] | None) -> str:
+def _apply(held: Held, attempt: AttemptId, report: Report, at_s3: AtS3) -> str:
     if report.state == State.IN_QUEUE:
         return "nothing new"
     if report.state == State.IN_PROGRESS:
@@ -102,7 +114,7 @@ def _apply(held: Held, attempt: AttemptId, report: Report, absent: frozenset[UUI
         return "applied: lost, as the worker did not run it"
     if report.state in (State.COMPLETED, State.FAILED):
         sql.run(STARTED, {"job": held.job, "number": held.number, "own": own, "ms": ms})
-        news.finish(held, replace(_done(report), absent=absent))
+        news.finish(held, replace(_done(report), absent=at_s3.absent, stored=at_s3.stored))
         return f"applied: {report.state.value}"
     if report.state == State.TIMED_OUT and (ms or _started(attempt)):
         text = f"RunPod ended it as longer than its executionTimeout{f', after {ms} ms' if ms else ''}."

@@ -1,7 +1,7 @@
 """What Hearth knows of a worker by its polls and pings, and what it tells it: take this, stop that (rules.md 1–4)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.db import transaction
@@ -9,6 +9,7 @@ from django.db import transaction
 from accounts import access, sql
 from accounts.keys import GivenKey
 from jobs.depth import Holder
+from jobs.handover import bucket_along
 from jobs.ids import AttemptId, attempt_id
 from jobs.live import announce, endpoint_key, worker_key
 from jobs.loss import lose
@@ -76,7 +77,12 @@ def hang_up(poller: Poller) -> None:
 
 
 def take(poller: Poller, n: int) -> Taken:
-    return claim(poller.endpoint_id, poller.holder, n)
+    """Of dialect dekita with the bucket that its worker is told."""
+    taken = claim(poller.endpoint_id, poller.holder, n)
+    if poller.dialect != Endpoint.Dialect.DEKITA:
+        return taken
+    along = [(job, bucket_along(poller.dialect, job.job, job.request_bucket)) for job in taken.jobs]
+    return replace(taken, jobs=[replace(job, request_bucket=bucket) for job, bucket in along])
 
 
 HELD = """

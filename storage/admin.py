@@ -62,7 +62,17 @@ class BucketForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(Bucket)
 class BucketAdmin(Admin):
     form = BucketForm
-    list_display = ("name", "tenant", "is_default", "works", "endpoint_url", "s3_bucket", "prefix", "created_at")
+    list_display = (
+        "name",
+        "tenant",
+        "is_default",
+        "works",
+        "endpoint_url",
+        "s3_bucket",
+        "prefix",
+        "allow_secret_in_job",
+        "created_at",
+    )
     list_filter = (("tenant", AutocompleteSelectFilter), "is_default")
     list_select_related = ("tenant",)
     search_fields = ("name", "tenant__name", "s3_bucket", "endpoint_url")
@@ -74,7 +84,7 @@ class BucketAdmin(Admin):
         (None, {"fields": ("tenant", ("name", "is_default"))}),
         ("Last verified", {"fields": (("works", "verified_at"), "verify_fault")}),
         ("S3", {"fields": ("endpoint_url", ("s3_bucket", "prefix"), ("region", "addressing"))}),
-        ("Access", {"fields": ("access_key_id", "secret", "created_at")}),
+        ("Access", {"fields": ("access_key_id", "secret", "allow_secret_in_job", "created_at")}),
         ("URLs in answers", {"fields": ("public_url", ("signed_urls", "url_hours"))}),
     )
 

@@ -72,6 +72,12 @@ class Bucket(Owned):
     )
     verified_at = models.DateTimeField(null=True, editable=False, help_text="With the settings it has now.")
     verify_fault = models.TextField(default="", db_default="", editable=False, help_text="Empty: it works.")
+    allow_secret_in_job = models.BooleanField(
+        "secret in jobs",
+        default=False,
+        db_default=False,
+        help_text="Workers of dialect dekita are given this key and its secret, and put files here themselves.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     PLACE = ("endpoint_url", "region", "s3_bucket", "prefix", "addressing", "access_key_id", "secret_access_key")

@@ -52,6 +52,17 @@ def look(wanted: Wanted) -> Found:
     return Found(id=str(wanted.id), there=head["ContentLength"] == wanted.bytes, status=200)
 
 
+def put(wanted: Wanted, content: bytes) -> Found:
+    """Put all of it. there None: S3 did not take it."""
+    if wanted.place is None:
+        return Found(id=str(wanted.id), there=None, code="BucketUnusable")
+    try:
+        wanted.s3.put_object(**wanted.where, Body=content, ContentType=wanted.content_type)
+    except (ClientError, BotoCoreError) as error:
+        return _unknown(wanted, error)
+    return Found(id=str(wanted.id), there=True, status=200)
+
+
 def begin(wanted: Wanted) -> str | Found:
     """The id of a new upload in parts; or what S3 said instead."""
     if wanted.place is None:

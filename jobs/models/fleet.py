@@ -22,6 +22,8 @@ class Endpoint(models.Model):
 
     class Dialect(models.TextChoices):
         HEARTH = "hearth", "hearth: Hearth's own worker"
+        DEKITA = "dekita", "dekita: the worker of dekita's runpod-serverless-comfyui-worker"
+        WORKER_COMFYUI = "worker-comfyui", "worker-comfyui: RunPod's own"
         RAW = "raw", "raw: any JSON, untouched"
 
     class Mode(models.TextChoices):

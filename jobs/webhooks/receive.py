@@ -1,7 +1,5 @@
 """receive(): a webhook from RunPod, whose token was verified: parse (its status JSON), apply, and keep what came."""
 
-from uuid import UUID
-
 import orjson
 from django.db import transaction
 
@@ -9,6 +7,7 @@ from accounts import sql
 from jobs import reported
 from jobs.backends.runpod import read_report
 from jobs.ids import AttemptId
+from jobs.reported import NOTHING_YET, AtS3
 from jobs.wire.bodies import Part, Unreadable, split_object
 
 KEPT = ("id", "status", "delayTime", "executionTime", "workerId", "error", "output")  # not its copy of the request
@@ -16,18 +15,16 @@ FIELD_CHARS = 4_000
 MOST_RECEIPTS = 20  # of an attempt
 
 
-def receive(attempt: AttemptId, body: bytes, fault: str = "", absent: frozenset[UUID] | None = None) -> None:
+def receive(attempt: AttemptId, body: bytes, fault: str = "", at_s3: AtS3 = NOTHING_YET) -> None:
     """All that came is durable when this returns. fault: why the body could not be taken.
 
-    Raises NotLookedAt, having changed nothing, as news.done does; `absent` as there."""
+    Raises NotLookedAt and NotStored, having changed nothing, as news.done does."""
     with transaction.atomic():
-        fields, outcome = _applied(attempt, body, fault, absent)
+        fields, outcome = _applied(attempt, body, fault, at_s3)
         _keep(attempt, len(body), fields, outcome)
 
 
-def _applied(
-    attempt: AttemptId, body: bytes, fault: str, absent: frozenset[UUID] | None
-) -> tuple[dict[str, Part], str]:
+def _applied(attempt: AttemptId, body: bytes, fault: str, at_s3: AtS3) -> tuple[dict[str, Part], str]:
     """A body that cannot be read may still stand for a paid result: RunPod is asked for it."""
     if fault:
         return {}, reported.unreadable(attempt, fault)
@@ -35,7 +32,7 @@ def _applied(
         report = read_report(body)
     except Unreadable as error:
         return {}, reported.unreadable(attempt, f"it is not RunPod's status JSON: {error}")
-    return split_object(body).values, reported.apply(attempt, report, absent)
+    return split_object(body).values, reported.apply(attempt, report, at_s3)
 
 
 KEEP = """

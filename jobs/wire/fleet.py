@@ -18,9 +18,12 @@ from starlette.routing import Route
 
 from accounts import access
 from accounts.errors import Refused, bad_request
+from accounts.sealed import Sealed
 from jobs import catalogue, loss, news, stream, workers
-from jobs.handover import Given, s3_config, worker_input
+from jobs.dialects import Given
+from jobs.handover import for_worker
 from jobs.ids import AttemptId, attempt_id, parse_attempt_id
+from jobs.inline import NotStored
 from jobs.inputs import sources
 from jobs.live import Hub, endpoint_key, news_key, worker_key
 from jobs.queue import Claimed
@@ -115,10 +118,12 @@ async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
 def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:
     """A job as the worker gets it: its attempt's id and its input."""
     fields: dict[str, object] = {"id": attempt_id(job.job, job.sync, job.number)}
-    given = Given(dialect=job.dialect, input=job.input, request_bucket=job.request_bucket, inputs=inputs)
-    if (config := s3_config(given)) is not None:
+    bucket = None if job.request_bucket is None else Sealed(job.request_bucket)
+    parts = Given(dialect=job.dialect, input=job.input, bucket=bucket)
+    given, config = for_worker(parts, job.job, job.number, inputs)
+    if config is not None:
         fields["s3Config"] = orjson.Fragment(config)
-    return orjson.dumps(fields | {"input": orjson.Fragment(worker_input(given, job.job, job.number))})
+    return orjson.dumps(fields | {"input": orjson.Fragment(given)})
 
 
 async def job_stop(request: Request) -> Response:
@@ -181,12 +186,13 @@ async def job_done(request: Request) -> Response:
 
 
 async def _report(endpoint_id: int, name: str, attempt: AttemptId, done: news.Done) -> None:
-    """Apply it; where the worker did not have its files looked at before, that comes first."""
+    """Apply it; where the worker did not have its files looked at before, or sent them inside, that comes first."""
     try:
         await _patiently(news.done, endpoint_id, name, attempt, done)
-    except NotLookedAt as error:
-        absent = await stored.absent(attempt, error.blobs)
-        await _patiently(news.done, endpoint_id, name, attempt, replace(done, absent=absent))
+    except (NotLookedAt, NotStored) as error:
+        first = await stored.at_s3(attempt, error, DONE_WAIT_S)
+        done = replace(done, absent=first.absent, stored=first.stored)
+        await _patiently(news.done, endpoint_id, name, attempt, done)
 
 
 async def job_stream(request: Request) -> Response:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from accounts.errors import Refused, bad_request, not_found
 from jobs import loss, news, ready, remote, uploads, workers
 from jobs.ids import AttemptId
+from jobs.inline import NotStored
 from jobs.webhooks.receive import receive
 from jobs.wire import stored
 from jobs.wire.answers import answer
@@ -26,6 +27,7 @@ from worker.wire import PREVIEW_BYTES, PREVIEW_TYPES, Found, Upload
 T = TypeVar("T")
 MAX_BODY_BYTES = 4 * 1024**2
 MAX_FILES = 5_000
+NEWS_WAIT_S = 5.0  # for an S3 that is away, before RunPod is told to come again
 MAX_BYTES, MAX_BYTES_IN_PARTS = 5 * 1024**3, 4 * 1024**4  # of one PUT to S3; of MOST_PARTS of them, roughly
 ASSET_TEXTS = ("node", "kind", "name", "subfolder", "content_type", "sha256")
 ASSET_NUMBERS = ("bytes", "width", "height", "duration_ms")
@@ -118,15 +120,18 @@ async def alive(request: Request) -> Response:
 
 
 async def runpod_news(request: Request) -> Response:
-    """200 as soon as it is durable; RunPod sends it again, twice, after any other answer."""
+    """200 as soon as it is durable; RunPod sends it again, twice, after any other answer, and is asked later."""
     attempt = remote.read_token(request.path_params["token"])
     if attempt is None:
         raise _nothing_here()
     body, fault = await read_output(request)
     try:
         await verb(receive, attempt, body, fault)
-    except NotLookedAt as error:
-        await verb(receive, attempt, body, fault, await stored.absent(attempt, error.blobs))
+    except (NotLookedAt, NotStored) as error:
+        first = await stored.at_s3(attempt, error, NEWS_WAIT_S)
+        if first.stored and first.stored.away:
+            raise Refused(503, "s3_away", first.stored.faults[0], retry_after_s=10) from error
+        await verb(receive, attempt, body, fault, first)
     return answer({})
 
 

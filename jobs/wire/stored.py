@@ -1,5 +1,6 @@
-"""Whether the files that a worker puts are in S3, and their uploads in parts. S3 is asked in threads that hold no
-database connection and no transaction, so that a slow one keeps nobody waiting but who asks."""
+"""Whether the files that a worker puts are in S3, their uploads in parts, and files that come inside of results. S3 is
+asked in threads that hold no database connection and no transaction, so that a slow one keeps nobody waiting but who
+asks."""
 
 import asyncio
 from collections import defaultdict
@@ -9,18 +10,21 @@ from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from accounts.errors import bad_request
-from jobs import uploads
+from jobs import inline, uploads
 from jobs.ids import AttemptId
+from jobs.inline import Inline, NotStored, Put, Stored
+from jobs.reported import AtS3
 from jobs.wire.call import verb
 from storage import objects
 from storage.objects import Wanted
+from storage.outputs import NotLookedAt
 from worker.wire import Found, Part
 
 P = ParamSpec("P")
 T = TypeVar("T")
 POOL = ThreadPoolExecutor(16, thread_name_prefix="s3")
 AT_ONE_S3 = 4  # of them, so that one tenant's that hangs leaves the others theirs
-LOOK_S, COMPLETE_S = 10, 80
+LOOK_S, PUT_S, COMPLETE_S = 10, 60, 80
 _permits: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONE_S3))
 
 
@@ -34,9 +38,33 @@ async def look(attempt: AttemptId, ids: Sequence[UUID]) -> list[Found] | None:
     return [found.get(str(id)) or Found(id=str(id), there=False) for id in ids]
 
 
-async def absent(attempt: AttemptId, ids: Sequence[UUID]) -> frozenset[UUID]:
-    """Those of these slots' files that S3 says it has not."""
-    return frozenset(UUID(one.id) for one in await look(attempt, ids) or () if one.there is False)
+async def at_s3(attempt: AttemptId, first: NotLookedAt | NotStored, patience_s: float) -> AtS3:
+    """Do what comes first: look for the files that are reported, or store those that came inside of the result; if S3
+    is away, again for patience_s."""
+    if isinstance(first, NotStored):
+        return AtS3(stored=await _keep(attempt, first.inline, patience_s))
+    found = await look(attempt, first.blobs) or ()
+    return AtS3(absent=frozenset(UUID(one.id) for one in found if one.there is False))
+
+
+async def _keep(attempt: AttemptId, files: Sequence[Inline], patience_s: float) -> Stored:
+    puts = await verb(inline.begin, attempt, files)
+    if isinstance(puts, Stored):
+        return puts
+    until = asyncio.get_running_loop().time() + patience_s
+    found = await asyncio.gather(*(_put(put, until) for put in puts))
+    await _mark(found)
+    return inline.outcome(puts, found)
+
+
+async def _put(put: Put, until: float) -> Found:
+    pause_s = 0.5
+    while True:
+        found = await _told(put.wanted, PUT_S, objects.put, put.wanted, put.inline.content)
+        if not inline.is_away(found) or asyncio.get_running_loop().time() + pause_s > until:
+            return found
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, 5.0)
 
 
 async def part_urls(attempt: AttemptId, id: UUID, numbers: Sequence[int]) -> list[Part] | Found | None:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = ("worker", "accounts", "storage", "jobs", "hearth")
-SHARED = {"worker.wire", "worker.guard"}  # the worker's too
+SHARED = {"worker.wire", "worker.guard", "worker.kinds"}  # the worker's too
 MAY_IMPORT = {
     "worker": {"worker"},
     "accounts": {"accounts", *SHARED},
