@@ -1,4 +1,7 @@
-"""`make demo`: an example workflow through everything, checked, in this home's instance, started if it is not up."""
+"""`make demo`: an example workflow through everything, checked, in this home's instance, started if it is not up.
+
+With BACKEND=runpod: through RunPod, or a second Hearth that plays it; then the instances are the demo's own.
+"""
 
 import hashlib
 import io
@@ -12,7 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +25,37 @@ from hearth.local.process import die_with_parent
 
 WORKFLOW = ROOT / "examples" / "workflows" / "img_chain.json"
 SIZE = (128, 96)  # of the image that it makes
-JOB_S = 120.0
+JOB_S, CLOUD_JOB_S = 120.0, 900.0  # a machine of RunPod's may have to be found and started first
+CLOUD = "cloud"  # the endpoint that is pushed to
 
 
 def demo() -> None:
     """Prints RESULT and SAVED, or raises LocalError with the step that failed."""
     home = Home.from_environment()
-    with _instance(home) as base_url:
-        _step(f"Using {base_url}")
-        tenant = _manage(home, "create_tenant", f"demo-{time.time_ns() // 1_000_000:x}", "--json")
-        _step(f"Created the tenant {tenant['tenant']}, which may use the endpoint {tenant['endpoint']}")
-        job_id, output = _run_job(base_url, tenant)
-        url = output["files"][0]
-        body = _download(url)
-        _check(body, output["assets"][0])
-        _show_timeline(_manage(home, "job", job_id, "--json"))
-        path = _save(home, job_id, body)
-    print(f"RESULT {url}")
-    print(f"SAVED {path} {len(body)} {hashlib.sha256(body).hexdigest()}", flush=True)
+    match os.environ.get("BACKEND", "fleet"):
+        case "fleet":
+            with _instance(home) as base_url:
+                result = _show(home, base_url, JOB_S)
+        case "runpod":
+            with _at_runpod(home) as (near, base_url):
+                result = _show(near, base_url, CLOUD_JOB_S, "--endpoint", CLOUD)
+        case other:
+            raise LocalError(f"BACKEND is {other!r}; there are fleet and runpod.")
+    print(result, flush=True)
+
+
+def _show(home: Home, base_url: str, within_s: float, *options: str) -> str:
+    """The lines that are printed when all has stopped."""
+    _step(f"Using {base_url}")
+    tenant = _manage(home, "create_tenant", f"demo-{time.time_ns() // 1_000_000:x}", "--json", *options)
+    _step(f"Created the tenant {tenant['tenant']}, which may use the endpoint {tenant['endpoint']}")
+    job_id, output = _run_job(base_url, tenant, within_s)
+    url = output["files"][0]
+    body = _download(url)
+    _check(body, output["assets"][0])
+    _show_timeline(_manage(home, "job", job_id, "--json"))
+    path = _save(home, job_id, body)
+    return f"RESULT {url}\nSAVED {path} {len(body)} {hashlib.sha256(body).hexdigest()}"
 
 
 def _step(text: str) -> None:
@@ -47,8 +63,35 @@ def _step(text: str) -> None:
 
 
 @contextmanager
-def _instance(home: Home) -> Iterator[str]:
-    """The base URL of this home's running instance, or of one that is started, shown, and stopped at the end."""
+def _at_runpod(home: Home) -> Iterator[tuple[Home, str]]:
+    """A Hearth whose jobs go to RunPod, to the endpoint that RUNPOD_ENDPOINT_ID names; without one, to a second Hearth
+    that plays RunPod, with a worker of its own."""
+    key, endpoint = (os.environ.get(name, "") for name in ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID"))
+    if bool(key) != bool(endpoint):
+        raise LocalError(
+            "Set both RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID, or neither: then a second Hearth plays RunPod."
+        )
+    near, there = Home(home.path / "runpod" / "near"), {"RUNPOD_API_KEY": key}
+    options = ["--id", endpoint, "--dialect", os.environ.get("RUNPOD_DIALECT", "worker-comfyui")]
+    with ExitStack() as stack:
+        if not key:
+            _step("RunPod is played by a second Hearth")
+            far = Home(home.path / "runpod" / "far")
+            local = {"PORT": "0", "WORKERS": "1", "HEARTH_URL": "", "HEARTH_URL_ALLOW": "127.0.0.0/8"}
+            url = stack.enter_context(_instance(far, **local))
+            made = _manage(far, "create_tenant", f"near-{time.time_ns() // 1_000_000:x}", "--json")
+            there = {"RUNPOD_API_KEY": made["api_key"], "HEARTH_RUNPOD_URL": f"{url}/v2"}
+            options = ["--id", made["endpoint"], "--dialect", "dekita", "--hearth"]
+        base_url = stack.enter_context(_instance(near, WORKERS="0", **there))
+        for line in _said(near, "add_runpod_endpoint", CLOUD, *options, **there).splitlines():
+            _step(line)
+        yield near, base_url
+
+
+@contextmanager
+def _instance(home: Home, **more: str) -> Iterator[str]:
+    """The base URL of this home's running instance, or of one that is started with these settings, shown, and stopped
+    at the end."""
     lock = Lock(home)
     running = not lock.take("up") and lock.holder()[1] == "up"
     lock.release()
@@ -59,13 +102,14 @@ def _instance(home: Home) -> Iterator[str]:
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "hearth.local", "up"],
         cwd=ROOT,
+        env={**os.environ, "HEARTH_HOME": str(home.path), **more},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C comes to us, and we end it
         preexec_fn=lambda: die_with_parent(signal.SIGTERM, parent),
     )
     ready: queue.Queue[str] = queue.Queue()
-    reader = threading.Thread(target=_show, args=(supervisor, ready), daemon=True)
+    reader = threading.Thread(target=_echo, args=(supervisor, ready), daemon=True)
     reader.start()
     try:
         if not (base_url := ready.get()):
@@ -77,7 +121,7 @@ def _instance(home: Home) -> Iterator[str]:
         reader.join()
 
 
-def _show(supervisor: subprocess.Popen[str], ready: "queue.Queue[str]") -> None:
+def _echo(supervisor: subprocess.Popen[str], ready: "queue.Queue[str]") -> None:
     """Prints what the supervisor says; puts the base URL of its READY line, or "" when it has ended."""
     assert supervisor.stdout
     for line in supervisor.stdout:
@@ -89,20 +133,25 @@ def _show(supervisor: subprocess.Popen[str], ready: "queue.Queue[str]") -> None:
 
 def _manage(home: Home, *arguments: str) -> dict[str, Any]:
     """The JSON object in the last line that a manage.py command prints."""
+    found: dict[str, Any] = json.loads(_said(home, *arguments).splitlines()[-1])
+    return found
+
+
+def _said(home: Home, *arguments: str, **more: str) -> str:
+    """What a manage.py command prints."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, "HEARTH_HOME": str(home.path)},
+        env={**os.environ, "HEARTH_HOME": str(home.path), **more},
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise LocalError(f"`manage.py {' '.join(arguments)}` failed:\n{done.stderr.strip()}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return done.stdout
 
 
-def _run_job(base_url: str, tenant: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _run_job(base_url: str, tenant: dict[str, Any], within_s: float) -> tuple[str, dict[str, Any]]:
     """Runs the example by RunPod's own client. The job's id and output."""
     import runpod  # two seconds
 
@@ -111,11 +160,11 @@ def _run_job(base_url: str, tenant: dict[str, Any]) -> tuple[str, dict[str, Any]
     workflow = json.loads(WORKFLOW.read_text())
     job = endpoint.run({"input": {"workflow": workflow}})
     _step(f"Sent {WORKFLOW.relative_to(ROOT)} by the runpod client: job {job.job_id}")
-    until = time.monotonic() + JOB_S
+    until = time.monotonic() + within_s
     told = ""
     while (status := job.status()) not in ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"):
         if time.monotonic() > until:
-            raise LocalError(f"The job {job.job_id} is {status} after {JOB_S:.0f} s.")
+            raise LocalError(f"The job {job.job_id} is {status} after {within_s:.0f} s.")
         if status != told:
             _step(f"  {status}")
             told = status

@@ -14,8 +14,10 @@ NOT_THE_WORKERS = ("HEARTH_", "DATABASE_", "AWS_", "DJANGO_")
 
 
 def environment(home: Home, base_url: str, host: str, port: int) -> dict[str, str]:
-    """What the control plane's processes see, so that all of them read the same settings."""
-    known = {"HEARTH_HOME": str(home.path), "HEARTH_URL": base_url, "HOST": host, "PORT": str(port)}
+    """What the control plane's processes see, so that all of them read the same settings. HEARTH_URL: where others
+    reach it, as behind a tunnel, if it is set."""
+    url = os.environ.get("HEARTH_URL") or base_url
+    known = {"HEARTH_HOME": str(home.path), "HEARTH_URL": url, "HOST": host, "PORT": str(port)}
     return {**os.environ, **known, MARK: str(home.path), "PYTHONUNBUFFERED": "1"}
 
 

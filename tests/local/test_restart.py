@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from hearth.local.instance import ROOT
 from hearth.local.process import leftovers
@@ -65,3 +66,28 @@ def test_the_demo_prints_the_result_and_stops_what_it_started(home_path: Path) -
     for step in ("All is healthy", "Created the tenant demo-", "COMPLETED", "Downloaded and checked: PNG 128x96"):
         assert step in done.stdout
     assert leftovers(home_path) == []
+
+
+def test_the_demo_at_runpod_goes_through_two_hearths_and_stops_both(home_path: Path) -> None:
+    done = hearth(home_path, "demo", PORT="0", BACKEND="runpod")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2].startswith("RESULT http://127.0.0.1:")
+    for step in (
+        "RunPod is played by a second Hearth",
+        "RunPod's endpoint",
+        "to backend runpod",
+        "Downloaded and checked",
+    ):
+        assert step in done.stdout
+    assert leftovers(home_path / "runpod" / "near") == []
+    assert leftovers(home_path / "runpod" / "far") == []
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [({"BACKEND": "lambda"}, "there are fleet and runpod"), ({"BACKEND": "runpod", "RUNPOD_API_KEY": "x"}, "Set both")],
+)
+def test_the_demo_says_what_it_lacks(home_path: Path, env: dict[str, str], said: str) -> None:
+    done = hearth(home_path, "demo", **env)
+    assert done.returncode != 0
+    assert said in done.stderr
