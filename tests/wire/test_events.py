@@ -231,7 +231,7 @@ def test_a_stream_counts_as_a_status_request(acme: Api) -> None:
     acme.post(f"cancel/{job}")
     until(lambda: ask(fresh, job).status_code == 429)
     refused = ask(fresh, job)
-    assert "`status` requests" in refused.json()["error"]
+    assert "`status` request" in refused.json()["error"]
     assert refused.headers["RateLimit-Policy"].startswith('"status";q=1')
 
 
