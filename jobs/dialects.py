@@ -5,11 +5,9 @@ any JSON, which passes as it is both ways. What a foreign worker answers is read
 not known of it stays beside what is.
 """
 
-import base64
-import binascii
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,10 +18,9 @@ from jobs.inline import Inline
 from jobs.models import Endpoint
 from jobs.wire.bodies import Part, shown, split_object
 from worker.kinds import content_type_of, kind_of
-from worker.wire import Asset, Slot
+from worker.wire import FILES, Asset, Slot, bytes_in, named_files
 
 HEARTH, DEKITA, WORKER_COMFYUI, RAW = Endpoint.Dialect
-DATA_URI = re.compile(r"data:([^,;]*)[^,]*;base64,", re.IGNORECASE)
 LONGEST_NAME = 300
 UNKNOWN = asdict(Asset(id="", key=None, node="", kind="", name="", subfolder="", content_type="", bytes=0, sha256=""))
 UNKNOWN |= {"id": None, "bytes": None, "sha256": None}
@@ -49,7 +46,7 @@ class Read:
         """A file as a URL, or as base64; what is neither is a fault."""
         if isinstance(given, str) and given.startswith(("http://", "https://")):
             self._told(name or given.split("?", 1)[0].rsplit("/", 1)[-1], url=given)
-        elif (content := _decoded(given)) is not None:
+        elif content := bytes_in(given) if isinstance(given, str) else b"":
             name = name or f"file.{ending_of(content)}"
             self.inline.append(Inline(position=len(self.files), name=plain(name), content=content))
             self._told(name, bytes=len(content), sha256=self.inline[-1].sha256)
@@ -117,16 +114,6 @@ def _add_error(read: Read, error: Any) -> None:
             read.faults.append(one if isinstance(one, str) else json.dumps(one))
 
 
-def _decoded(given: Any) -> bytes | None:
-    if not isinstance(given, str):
-        return None
-    match = DATA_URI.match(given)
-    try:
-        return base64.b64decode(given[match.end() :] if match else given, validate=True) or None
-    except (binascii.Error, ValueError):
-        return None
-
-
 # How files begin whose name nobody tells.
 BEGIN: tuple[tuple[bytes, str], ...] = (
     (rb"\x89PNG\r\n", "png"),
@@ -179,25 +166,17 @@ def _for_dekita(parts: Mapping[str, Part], config: bytes | None) -> dict[str, by
 
 def _for_worker_comfyui(parts: Mapping[str, Part]) -> dict[str, bytes]:
     """It takes no workflow as text, and files as `images` only."""
-    fields = {name: part.raw for name, part in parts.items() if name not in ("files", "images", "tobase64")}
+    fields = {name: part.raw for name, part in parts.items() if name not in (*FILES, "tobase64")}
     workflow = parts["workflow"].value
     if isinstance(workflow, str):
         fields["workflow"] = workflow.encode()
     images = [
         {"name": name, "image": content}
-        for key in ("files", "images")
+        for key in FILES
         if key in parts
-        for name, content in _files(parts[key].value)
+        for name, content in named_files(parts[key].value)
     ]
     return fields | ({"images": orjson.dumps(images)} if images else {})
-
-
-def _files(given: Any) -> Iterator[tuple[Any, Any]]:
-    """Names and contents of a job's files, in both of their shapes."""
-    if isinstance(given, Mapping):
-        yield from given.items()
-    elif isinstance(given, list):
-        yield from ((one.get("name"), one.get("data", one.get("image"))) for one in given if isinstance(one, Mapping))
 
 
 def _object(fields: Mapping[str, bytes]) -> bytes:

@@ -4,8 +4,6 @@ What `Payload.inputs` holds is where each is; the input itself keeps the words o
 carries as base64 are moved out of it, if they are many: the table of payloads stays narrow.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +28,7 @@ from storage import assets
 from storage.models import Asset, Blob, Bucket, Hold
 from storage.outputs import place_of
 from storage.places import sign_get
-from worker.wire import DATA_URI, FILES, Source, named_files, reference
+from worker.wire import FILES, Source, bytes_in, named_files, reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,20 +190,12 @@ def plan_move(tenant_id: UUID, submission: Submission) -> Move | None:
 
 
 def _large(values: Mapping[str, Any]) -> list[tuple[str, str, bytes]]:
-    """(name, base64, bytes) of what is to be moved, the largest first."""
+    """(name, base64, bytes) of what is to be moved, the largest first. What is no base64 stays for the worker to
+    refuse."""
     named = [pair for listed in values.values() for pair in named_files(listed)]
     texts = [(name, text) for name, text in named if isinstance(name, str) and isinstance(text, str)]
     long = sorted((pair for pair in texts if len(pair[1]) >= MOVED_BYTES), key=lambda pair: -len(pair[1]))[:MOST_MOVED]
-    return [(name, text, data) for name, text in long if (data := _decoded(text))]
-
-
-def _decoded(text: str) -> bytes:
-    """b"" for what is no base64, which stays for the worker to refuse."""
-    prefix = DATA_URI.match(text)
-    try:
-        return base64.b64decode(text[prefix.end() if prefix else 0 :], validate=True)
-    except (binascii.Error, ValueError):
-        return b""
+    return [(name, text, data) for name, text in long if (data := bytes_in(text))]
 
 
 def _moved(tenant_id: UUID, name: str, data: bytes, uploads: list[tuple[Blob, bytes]]) -> Moved:

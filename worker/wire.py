@@ -19,6 +19,8 @@ The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth
 404: the token is unknown or expired. 5xx and connection errors: try again.
 """
 
+import base64
+import binascii
 import ipaddress
 import posixpath
 import re
@@ -332,6 +334,17 @@ def name_fault(name: str) -> str:
 
 
 DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+
+
+def bytes_in(text: str) -> bytes:
+    """What base64, or a data URI of it, stands for; b"" for what is neither."""
+    prefix = DATA_URI.match(text)
+    try:
+        return base64.b64decode(text[prefix.end() if prefix else 0 :], validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
 FILES, CONTENT = ("files", "images"), ("data", "image", "url")
 
 
