@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 from django.db.models import F, Model
 from django.test import Client as Browser
@@ -44,7 +45,8 @@ def now(webhook: Webhook) -> Webhook:
 
 
 def log_of(row: Model) -> list[str]:
-    return list(LogEntry.objects.filter(object_id=str(row.pk)).order_by("pk").values_list("change_message", flat=True))
+    of_row = LogEntry.objects.filter(object_id=str(row.pk), content_type=ContentType.objects.get_for_model(row))
+    return list(of_row.order_by("pk").values_list("change_message", flat=True))
 
 
 def secret_on(response: Any) -> str:

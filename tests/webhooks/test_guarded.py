@@ -28,15 +28,17 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 
 
 @pytest.fixture
-def theirs() -> Iterator[Server]:
-    with serving(lambda asked: Reply(204), PUBLIC) as server:
+def inside() -> Iterator[Server]:
+    """What must not be reached. It comes first: a port that is free at its address, where all other servers of the
+    tests are, is free at the other."""
+    with serving(lambda asked: Reply(204), PRIVATE) as server:
         yield server
 
 
 @pytest.fixture
-def inside(theirs: Server) -> Iterator[Server]:
-    """What must not be reached, on the same port."""
-    with serving(lambda asked: Reply(204), PRIVATE, theirs.port) as server:
+def theirs(inside: Server) -> Iterator[Server]:
+    """On the same port."""
+    with serving(lambda asked: Reply(204), PUBLIC, inside.port) as server:
         yield server
 
 
