@@ -94,8 +94,7 @@ class Follow:
                 while await self._comfy.let_go(self.prompt_id):
                     await asyncio.sleep(pause)
                     pause = min(0.5, pause * 2)
-                entry = await self._comfy.history(self.prompt_id)
-                self.shown |= (entry or {}).get("outputs") or {}
+                self._note_shown(await self._comfy.history(self.prompt_id))
                 await self._comfy.forget(self.prompt_id)
             return True
         except TimeoutError:
@@ -175,6 +174,7 @@ class Follow:
             return
         self.entry = await self._look()
         if self.entry is not None:
+            self._note_shown(self.entry)
             self._note_cached()
         elif self._lost:
             await self._reopen()
@@ -223,6 +223,10 @@ class Follow:
         await asyncio.sleep(min(2.0, 0.1 * (self._drops - 1)))
         self._lost = False
         await self._listener.reopen()
+
+    def _note_shown(self, entry: Any) -> None:
+        outputs = entry.get("outputs") if isinstance(entry, dict) else None
+        self.shown |= outputs if isinstance(outputs, dict) else {}
 
     def _note_cached(self) -> None:
         for kind, said in ((self.entry or {}).get("status") or {}).get("messages") or []:

@@ -165,7 +165,6 @@ class Worker:
                 ran.append(follow)
                 await self._in_turn(ours, follow)
                 entry = await self._or_stopped(ours, follow, follow.result())
-                follow.shown |= entry.get("outputs") or {}
                 tidy = asyncio.ensure_future(follow.tidy())
                 try:
                     found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
@@ -198,20 +197,20 @@ class Worker:
             if ours.hearth:
                 await ours.hearth.started()
             log.info("%s: runs as prompt %s", ours.id, follow.prompt_id)
-            await self._or_stopped(ours, follow, follow.run())
-            if follow.entry and (why := failure(follow.entry, {})) and why.code == "out_of_memory":
-                await self._comfy.free(models=True)
+            await self._or_stopped(ours, follow, self._run(follow))
+
+    async def _run(self, follow: Follow) -> None:
+        await follow.run()
+        if follow.entry and (why := failure(follow.entry, {})) and why.code == "out_of_memory":
+            await self._comfy.free(models=True)
 
     async def _or_stopped(self, ours: Job, follow: Follow, work: Awaitable[T]) -> T:
-        """What comes of the work. If it is given up or fails, ComfyUI shall let go of the prompt."""
+        """What comes of the work. If it is given up or fails in any way, ComfyUI shall let go of the prompt."""
         try:
             return await work
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Exception) as error:
             stuck = JobError("ComfyUI does not let go of a prompt that was stopped", "comfyui_busy")
-            await to_end(self._stop(ours, follow, stuck))
-            raise
-        except JobError as error:
-            await to_end(self._stop(ours, follow, error))
+            await to_end(self._stop(ours, follow, error if isinstance(error, JobError) else stuck))
             raise
 
     async def _stop(self, ours: Job, follow: Follow, error: JobError) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import aiohttp
 
 from worker.comfy import Comfy
-from worker.errors import JobError
+from worker.errors import JobError, disk_full
 
 log = logging.getLogger("hearth.worker")
 FIRST_LOOK_S, LOOK_S = 0.2, 3.0
@@ -104,15 +104,13 @@ class Health:
         """Run COMFYUI_RESTART; once more only when ComfyUI had the time to come up."""
         log.warning("restarts ComfyUI by COMFYUI_RESTART")
         self._restart_at = time.monotonic() + self._settings.start_s
-        shell = await asyncio.create_subprocess_shell(self._settings.comfyui_restart, stdin=asyncio.subprocess.DEVNULL)
+        command = self._settings.comfyui_restart
         try:
-            async with asyncio.timeout(self._settings.start_s):
-                code = await shell.wait()
-        except TimeoutError:
-            shell.kill()
-            code = await shell.wait()
-        if code:
-            log.warning("COMFYUI_RESTART ended with code %d", code)
+            shell = await asyncio.create_subprocess_shell(command, stdin=asyncio.subprocess.DEVNULL)
+            if code := await _ended(shell, self._settings.start_s):
+                log.warning("COMFYUI_RESTART ended with code %d", code)
+        except OSError as error:
+            log.warning("COMFYUI_RESTART could not be run: %s", error)
 
     async def _wrong(self) -> JobError | None:
         """What is wrong now. After a fault ComfyUI must have nothing to do: what it still has may never move."""
@@ -123,17 +121,32 @@ class Health:
                     await asyncio.to_thread(clean)
                     del self._stuck[prompt_id]
             free = await self._comfy.is_free()
+            fit = not self._stuck and free and time.monotonic() >= self._not_before and self._has_room()
         except JobError as error:
             return error
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             return JobError(f"ComfyUI does not answer ({type(error).__name__})", "comfyui_unreachable")
-        if self.fault and (self._stuck or not free):
-            return self.fault
-        return self.fault if time.monotonic() < self._not_before or not self._has_room() else None
+        except OSError as error:
+            return disk_full(f"the worker cannot keep a file ({error})")
+        except Exception as error:  # nobody else looks again
+            log.warning("cannot see whether ComfyUI is well", exc_info=error)
+            return JobError(f"ComfyUI answers oddly ({type(error).__name__})", "comfyui_unreachable")
+        return None if fit else self.fault
 
     def _has_room(self) -> bool:
-        places = [tempfile.gettempdir(), *([self._settings.comfyui_dir] if self._settings.comfyui_dir else [])]
+        """OSError: there is no place for a temporary file. Where one is, Python finds out once, by writing there."""
+        places = [tempfile.gettempdir(), *filter(None, [self._settings.comfyui_dir])]
         return not self.fault or self.fault.code != "disk_full" or all(map(_room, places))
+
+
+async def _ended(shell: asyncio.subprocess.Process, within_s: float) -> int:
+    try:
+        async with asyncio.timeout(within_s):
+            return await shell.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            shell.kill()
+        return await shell.wait()
 
 
 def _room(place: str) -> bool:

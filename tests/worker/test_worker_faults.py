@@ -2,26 +2,33 @@
 
 import asyncio
 import contextlib
+import inspect
+import pkgutil
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.worker.fakes import (
     FAST,
     FakeComfy,
     Process,
     Server,
+    b64,
     chain,
     free_port,
     handled,
     image_workflow,
     job,
+    png,
     until,
     worker_for,
 )
+from worker.traces import KINDS
 
 WORKFLOW = image_workflow()
 
@@ -292,3 +299,45 @@ async def test_a_defect_of_the_worker_is_an_answer_and_not_an_exception() -> Non
     async with FakeComfy(play) as comfy:
         result = await handled(comfy.url, job(WORKFLOW))
     assert result["code"] == "worker_error"
+    assert ("POST history", {"delete": [comfy.prompts[0]["prompt_id"]]}) in comfy.asked
+
+
+def shown_and_slow() -> dict[str, Any]:
+    """A preview at once, a picture after a while, of what was uploaded."""
+    workflow = chain(1, "StandinSleep", 1) | {"20": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
+    return workflow | {"21": {"class_type": "PreviewImage", "inputs": {"images": ["20", 0]}}}
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        *("worker.comfy.Comfy.submit", "worker.follow.Follow._step", "worker.follow.Follow.result"),
+        *("worker.outputs.collect", "worker.outputs.fetch", "worker.answer.apart"),
+    ],
+)
+async def test_after_a_defect_of_the_worker_nothing_of_the_job_is_left_in_comfyui(
+    standin: Callable[..., Process], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, defect: str
+) -> None:
+    url, folder = standin().url, tmp_path / "own"
+    sound = pkgutil.resolve_name(defect)
+
+    async def late(*given: Any, **named: Any) -> Any:
+        await sound(*given, **named)
+        raise KeyError("a defect")
+
+    def at_once(*_: Any, **__: Any) -> Any:
+        raise KeyError("a defect")
+
+    async with worker_for(url, comfyui_dir=str(folder)) as worker:
+        with monkeypatch.context() as patched:
+            patched.setattr(defect, late if inspect.iscoroutinefunction(sound) else at_once)
+            result = await worker.handle(job(shown_and_slow(), files={"a.png": b64(png())}))
+        assert result["code"] == "worker_error"
+        assert worker.health.fault is None
+        assert worker._listener._followers == []
+        async with aiohttp.ClientSession() as session:
+            for path, empty in (("history", {}), ("queue", {"queue_running": [], "queue_pending": []})):
+                async with session.get(f"{url}/{path}") as answer:
+                    assert await answer.json() == empty
+        assert [path for kind in KINDS for path in (folder / kind).rglob("*")] == []
+        assert len((await worker.handle(job(WORKFLOW)))["files"]) == 1

@@ -1,7 +1,9 @@
 """Each fault of a ComfyUI: what Hearth is told, that the worker takes nothing meanwhile, and is fit afterwards."""
 
 import asyncio
+import errno
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from worker.wire import NOT_RUN
 
 WORKFLOW = image_workflow()
 QUICK = FAST | {"start_s": 5.0, "busy_s": 1.0, "stop_s": 0.5}
-PROMPTLY_S = 10
+PROMPTLY_S = 30
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +139,81 @@ async def test_a_worker_whose_disk_stays_full_takes_nothing(
         await given_back(worker, hearth, fault_workflow("disk_full"))
         await runs_again(worker, hearth)
     assert len(looks) > 3
+
+
+def full_for_three_looks(monkeypatch: pytest.MonkeyPatch, probe: str, then: Any) -> list[str]:
+    looks: list[str] = []
+
+    def look(*_: Any) -> Any:
+        looks.append(probe)
+        if len(looks) <= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return then
+
+    monkeypatch.setattr(probe, look)
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("probe", "then"), [("tempfile._get_default_tempdir", tempfile.gettempdir()), ("worker.health._room", True)]
+)
+async def test_a_look_that_fails_on_the_full_disk_itself_is_not_the_last_one(
+    standin: Callable[..., Process], monkeypatch: pytest.MonkeyPatch, probe: str, then: Any
+) -> None:
+    """Python finds the place for temporary files by writing there, when it is first asked."""
+    async with FakeHearth() as hearth, worker_for(standin().url, **QUICK) as worker:
+        monkeypatch.setattr("tempfile.tempdir", None)
+        looks = full_for_three_looks(monkeypatch, probe, then)
+        await given_back(worker, hearth, fault_workflow("disk_full"))
+        await runs_again(worker, hearth)
+    assert len(looks) > 3
+
+
+async def test_a_worker_that_starts_on_a_full_disk_takes_nothing_until_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with FakeComfy() as comfy, worker_for(comfy.url, **QUICK) as worker, asyncio.timeout(PROMPTLY_S):
+        full_for_three_looks(monkeypatch, "tempfile._get_default_tempdir", tempfile.gettempdir())
+        monkeypatch.setattr("tempfile.tempdir", None)
+        waiting = asyncio.create_task(worker.health.well())
+        await until(lambda: worker.health.fault)
+        assert worker.health.fault
+        assert worker.health.fault.code == "disk_full"
+        assert not waiting.done()
+        await waiting
+    assert worker.health.fault is None
+
+
+async def test_whatever_goes_wrong_with_a_look_it_is_not_the_last_one(
+    standin: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd: list[Any] = [RecursionError("so deep"), AttributeError("no such thing"), KeyError("queue_running")]
+
+    async def is_free(comfy: Any) -> bool:
+        if odd:
+            raise odd.pop()
+        return True
+
+    monkeypatch.setattr("worker.comfy.Comfy.is_free", is_free)
+    async with FakeHearth() as hearth, worker_for(standin().url, **QUICK) as worker:
+        await given_back(worker, hearth, fault_workflow("disk_full"))
+        await runs_again(worker, hearth)
+    assert odd == []
+
+
+async def test_a_restart_command_that_cannot_be_run_is_not_the_end_of_looking(
+    standin: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_process(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("asyncio.create_subprocess_shell", no_process)
+    process = standin()
+    async with FakeHearth() as hearth, worker_for(process.url, comfyui_restart="restart", **QUICK) as worker:
+        await given_back(worker, hearth, fault_workflow("wedge_early"))
+        process.kill()
+        await again(process, standin)
+        await runs_again(worker, hearth)
 
 
 async def test_a_full_disk_of_the_worker_itself_is_told_as_such(
