@@ -22,11 +22,13 @@ from tests.chaos.clients import Clients
 from tests.chaos.faults import Faults
 from tests.chaos.instance import Instance
 from tests.chaos.plan import Plan, Size, make
+from tests.chaos.receiver import Receiver
 from tests.local.running import eventually, new_home
 
 LEASE_S = 10
 SETTLE_S = 150.0  # after the last fault: so long until all have ended
 DISCARD_S = 60.0
+TELL_S = 60.0
 
 
 def arguments() -> argparse.Namespace:
@@ -89,21 +91,25 @@ def chaos(plan: Plan, home: Path) -> list[Result]:
 
 def play(plan: Plan, instance: Instance) -> tuple[Run, list[str], dict[str, int]]:
     """The run to its end: what is known of it, what did not settle in time, and what is in S3."""
-    keys = instance.tenants(plan.tenants)
-    clients, faults = Clients(instance.url, keys, plan.jobs), Faults(instance)
+    keys, secrets = zip(*instance.tenants(plan.tenants), strict=True)
+    receiver = Receiver(plan.moods, secrets)
+    clients, faults = Clients(instance.url, keys, plan.jobs, receiver.url), Faults(instance)
     begun = time.monotonic()
     clients.start(begun)
+    receiver.start(begun)
     try:
         faults.run(plan.faults, begun, say)
     finally:
         faults.resume_all()
     say("No more faults")
-    unsettled = settle(instance, clients)
+    unsettled = settle(instance, clients) or tell(instance)
     say("Reading everything again")
     clients.read_again()
     discard(instance)
     there = traces.objects(instance.home)
-    return Run(history.load(instance.home.database_url()), clients.seen, faults.struck), unsettled, there
+    receiver.stop()
+    run = Run(history.load(instance.home.database_url()), clients.seen, faults.struck, receiver.told)
+    return run, unsettled, there
 
 
 def settle(instance: Instance, clients: Clients) -> list[str]:
@@ -118,6 +124,15 @@ def settle(instance: Instance, clients: Clients) -> list[str]:
         ]
     say(f"All ended {time.monotonic() - calm:.0f} s after the last fault")
     return [] if eventually(instance.healthy) else ["the instance is not healthy"]
+
+
+def tell(instance: Instance) -> list[str]:
+    """Has Hearth deliver what it has not yet, as if the time of the next try had come; the receiver is well by now."""
+    database = instance.home.database_url()
+    say(f"{history.undelivered(database)} deliveries wait for their next try")
+    history.make_deliveries_due(database)
+    told = eventually(lambda: history.undelivered(database) == 0, TELL_S)
+    return [] if told else [f"{history.undelivered(database)} deliveries have not come in {TELL_S:.0f} s more"]
 
 
 def discard(instance: Instance) -> None:

@@ -1,8 +1,8 @@
 """What must hold after a run, whatever was killed. Each check says what is wrong, by job or as a whole."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ from tests.chaos.clients import FINAL, Seen
 from tests.chaos.faults import Struck
 from tests.chaos.history import Attempt, Story, by_grant
 from tests.chaos.plan import JobPlan
+from tests.chaos.receiver import Told
 
 MAX_ATTEMPTS, MAX_FREE_LOSSES = 3, 3  # the settings' defaults, which a run leaves as they are
 AFTER_S = 60.0  # so long a job may suffer from a fault that is over
@@ -55,6 +56,15 @@ class Run:
     stories: list[Story]
     seen: list[Seen]
     struck: list[Struck]
+    told: list[Told] = field(default_factory=list)
+
+    @cached_property
+    def told_by_id(self) -> dict[str, list[Told]]:
+        """What came to the receiver under each webhook-id."""
+        found = defaultdict(list)
+        for one in self.told:
+            found[one.id].append(one)
+        return found
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -203,6 +213,25 @@ def client_was_told_the_truth(case: Case, run: Run) -> Iterator[str]:
     yield from case.seen.wrong
 
 
+def its_ends_were_told(case: Case, run: Run) -> Iterator[str]:
+    """Its webhook was sent each of its ends; one that a retry has overtaken may be left out."""
+    ends = [event.kind for event in case.story.events if event.kind in ENDS] if case.plan.told else []
+    written = [delivery.kind for delivery in case.story.deliveries]
+    if written != ends:
+        yield f"it ended as {ends}, and {written} was to be told"
+    for number, delivery in enumerate(case.story.deliveries, 1):
+        there = run.told_by_id.get(f"msg_{delivery.message}", [])
+        overtaken = number < len(written) and delivery.state == "outdated"
+        if not overtaken and (delivery.state != "delivered" or not there):
+            yield f"its end as {delivery.kind} is {delivery.state}, and has come {len(there)} times"
+        for one in there:
+            if (one.json["id"].removeprefix("sync-"), one.json["status"]) != (
+                f"{case.story.job.id}-e1",
+                ENDS[delivery.kind],
+            ):
+                yield f"its end as {delivery.kind} was told as {one.body[:100]!r}"
+
+
 def none_is_missing(run: Run) -> Iterator[str]:
     """What was answered 200 is there, once, and its tenant's."""
     there = Counter(story.job.token for story in run.stories)
@@ -227,6 +256,16 @@ def none_was_made_up(run: Run) -> Iterator[str]:
     for one in made.values():
         if one.refused:
             yield f"{one.token} was refused: {one.refused}"
+
+
+def told_in_confidence(run: Run) -> Iterator[str]:
+    """Each message that came is of a delivery, came to its own tenant, and was signed with that tenant's secret."""
+    tenants = {f"msg_{one.message}": story.job.tenant for story in run.stories for one in story.deliveries}
+    for one in run.told:
+        if tenants.get(one.id) != f"chaos-{one.tenant}":
+            yield f"{one.id} of {tenants.get(one.id)} came to chaos-{one.tenant}"
+        if one.fault:
+            yield f"{one.id} of chaos-{one.tenant}: {one.fault}"
 
 
 def caps_held(run: Run) -> Iterator[str]:
@@ -259,8 +298,14 @@ OF_A_JOB: tuple[Callable[[Case, Run], Iterator[str]], ...] = (
     not_tried_for_ever,
     has_its_files,
     client_was_told_the_truth,
+    its_ends_were_told,
 )
-OF_ALL: tuple[Callable[[Run], Iterator[str]], ...] = (none_is_missing, none_was_made_up, caps_held)
+OF_ALL: tuple[Callable[[Run], Iterator[str]], ...] = (
+    none_is_missing,
+    none_was_made_up,
+    caps_held,
+    told_in_confidence,
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,9 +61,10 @@ class Seen:
 class Clients:
     """All of them, in one thread of their own, so that faults can fall meanwhile."""
 
-    def __init__(self, url: str, keys: Sequence[str], jobs: Sequence[JobPlan]) -> None:
+    def __init__(self, url: str, keys: Sequence[str], jobs: Sequence[JobPlan], webhook: Callable[[int], str]) -> None:
         self.seen = [Seen(job) for job in jobs]
         self._url = url
+        self._webhook = webhook
         self._keys = keys
         self._left = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._all()), name="clients", daemon=True)
@@ -105,7 +106,9 @@ class Clients:
             made = seen.submissions[-1]
             path = f"runsync?wait={WAIT_MS}" if seen.plan.sync else "run"
             once = {"Idempotency-Key": made.token} if seen.plan.once else {}
-            status, answer = await self._call(seen, "POST", path, seen.plan.body(made.token), once)
+            status, answer = await self._call(
+                seen, "POST", path, seen.plan.body(made.token, self._webhook(seen.plan.tenant)), once
+            )
             if status == 200:
                 made.id = answer["id"]
                 self._told(seen, answer)

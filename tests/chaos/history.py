@@ -1,4 +1,4 @@
-"""What a run has left in the database: every job with its attempts, events and files."""
+"""What a run has left in the database: every job with its attempts, events, files and deliveries."""
 
 import json
 import re
@@ -79,6 +79,16 @@ class Blob:
     asset_tenant: UUID | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    job_id: UUID
+    message: UUID
+    kind: str
+    retries: int
+    state: str
+    tries: int
+
+
 @dataclass(kw_only=True)
 class Story:
     """A job with all that belongs to it."""
@@ -87,6 +97,7 @@ class Story:
     attempts: list[Attempt] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     blobs: list[Blob] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
 
     def timeline(self) -> str:
         lines = [f"{event.at:%H:%M:%S.%f} {event.attempt} {event.kind} {event.text}"[:160] for event in self.events]
@@ -105,6 +116,8 @@ BLOBS = """
 SELECT b.job_id, b.attempt, b.tenant_id, b.key, b.bytes, b.state, a.job_id AS asset_job, a.tenant_id AS asset_tenant
   FROM storage_blob b LEFT JOIN storage_asset a ON a.blob_id = b.id ORDER BY b.key"""
 
+DELIVERIES = "SELECT job_id, message, kind, retries, state, tries FROM jobs_delivery ORDER BY id"
+
 
 def load(database_url: str) -> list[Story]:
     """Every job, in the order of their submission."""
@@ -116,6 +129,8 @@ def load(database_url: str) -> list[Story]:
             stories[event.job_id].events.append(event)
         for blob in _rows(session, Blob, BLOBS):
             stories[blob.job_id].blobs.append(blob)
+        for delivery in _rows(session, Delivery, DELIVERIES):
+            stories[delivery.job_id].deliveries.append(delivery)
     return list(stories.values())
 
 
@@ -144,6 +159,19 @@ def make_pending_due(database_url: str) -> int:
             "UPDATE storage_blob SET created_at = created_at - interval '1 hour' WHERE state = 'pending'"
         )
         return done.rowcount
+
+
+def make_deliveries_due(database_url: str) -> None:
+    """Moves the time of all that was not delivered to where its next try is due, and whoever held it has gone."""
+    with psycopg.connect(database_url) as session:
+        session.execute("UPDATE jobs_delivery SET next_at = now(), leased_until = NULL WHERE state = 'pending'")
+
+
+def undelivered(database_url: str) -> int:
+    with psycopg.connect(database_url) as session:
+        row = session.execute("SELECT count(*) FROM jobs_delivery WHERE state = 'pending'").fetchone()
+    assert row
+    return int(row[0])
 
 
 def by_grant(stories: list[Story]) -> list[list[Story]]:

@@ -67,8 +67,8 @@ class Instance:
             return False
         return (found["status"], found["s3"], found["worker"]) == ("ok", "ok", "ok")
 
-    def tenants(self, plans: list[TenantPlan]) -> list[str]:
-        """The API key of each."""
+    def tenants(self, plans: list[TenantPlan]) -> list[tuple[str, str]]:
+        """The API key of each, and the secret of its webhooks."""
         done = subprocess.run(
             [sys.executable, "-m", "tests.chaos.tenants"],
             cwd=ROOT,
@@ -79,8 +79,7 @@ class Instance:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
-        keys: list[str] = json.loads(done.stdout.splitlines()[-1])
-        return keys
+        return [(key, secret) for key, secret in json.loads(done.stdout.splitlines()[-1])]
 
     def sweep(self) -> None:
         done = manage(self.home.path, "sweeper", "--once")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Kind = Literal["good", "failing", "retried", "cancelled", "hurried", "overlong"]
+Mood = Literal["well", "failing", "slow", "deaf", "busy"]
 How = Literal["kill", "kill group", "kill backend", "term", "pause", "freeze"]
 
 # Of 100 jobs. failing: in a node; retried: the same, and its client asks for it once more; hurried: may wait for 10 s;
@@ -13,6 +14,10 @@ How = Literal["kill", "kill group", "kill backend", "term", "pause", "freeze"]
 KINDS: dict[Kind, int] = {"good": 62, "failing": 8, "retried": 5, "cancelled": 12, "hurried": 11, "overlong": 2}
 TTL_MS, EXECUTION_TIMEOUT_MS = 10_000, 5_000
 ENDPOINT = "comfyui"
+# Of the receiver of webhooks, for MOOD_S each. failing: answers 500; slow: after seconds; deaf: hangs up without an
+# answer; busy: 429 and Retry-After.
+MOODS: dict[Mood, int] = {"well": 6, "failing": 2, "slow": 1, "deaf": 1, "busy": 1}
+MOOD_S = 2.0
 SUBMITTED = 0.9  # of the time of the faults: the last ones hit what is left
 
 
@@ -42,17 +47,23 @@ class JobPlan:
         return self.number % 4 != 0
 
     @property
+    def told(self) -> bool:
+        """Whether its client names a webhook."""
+        return self.number % 5 != 4
+
+    @property
     def fails(self) -> bool:
         return self.kind in ("failing", "retried")
 
-    def body(self, token: str) -> dict[str, Any]:
+    def body(self, token: str, webhook: str) -> dict[str, Any]:
         """The request. token is in the name of each picture and, as ComfyUI writes the workflow there, inside it."""
         policy: dict[str, Any] = {"lowPriority": self.low_priority}
         if self.kind == "hurried":
             policy["ttl"] = TTL_MS
         if self.kind == "overlong":
             policy["executionTimeout"] = EXECUTION_TIMEOUT_MS
-        return {"input": {"workflow": self.workflow(token)}, "policy": policy}
+        own = {"webhook": webhook} if self.told else {}
+        return {"input": {"workflow": self.workflow(token)}, "policy": policy, **own}
 
     def workflow(self, token: str) -> dict[str, Any]:
         size = {"width": 16, "height": 16, "batch_size": 1, "color": self.number}
@@ -141,6 +152,7 @@ class Plan:
     tenants: list[TenantPlan]
     jobs: list[JobPlan]
     faults: list[Fault]
+    moods: list[Mood]  # one after the other; in the end it is well
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -148,13 +160,14 @@ class Plan:
 
 def make(seed: int, size: Size) -> Plan:
     """Each part has dice of its own, so that a run with more jobs has the same faults."""
-    jobs, tenants, faults = (random.Random(f"{seed} {what}") for what in ("jobs", "tenants", "faults"))
+    jobs, tenants, faults, moods = (random.Random(f"{seed} {what}") for what in ("jobs", "tenants", "faults", "moods"))
     return Plan(
         seed=seed,
         size=size,
         tenants=[_tenant(tenants) for _ in range(size.tenants)],
         jobs=sorted((_job(jobs, number, size) for number in range(size.jobs)), key=lambda job: job.at_s),
         faults=list(_faults(faults, size)),
+        moods=moods.choices(list(MOODS), MOODS.values(), k=int(size.seconds / MOOD_S)),
     )
 
 

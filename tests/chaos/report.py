@@ -29,12 +29,21 @@ def counts(run: Run) -> Iterator[str]:
         f"of which are there: {told(Counter(unknown[token] for token in unknown.keys() & there))}"
     )
     yield f"downloads   {sum(seen.downloads for seen in run.seen)} files, each compared"
+    yield f"deliveries  {deliveries(run)}"
     yield f"faults      {len(run.struck)}: {told(Counter(name_of(one) for one in run.struck if not one.missed))}"
     if missed := [one for one in run.struck if one.missed]:
         yield f"            {len(missed)} found their part away already"
     yield f"recovery    {recovery(run.stories, run.struck)}"
     if slowest := max(run.stories, key=seconds, default=None):
         yield f"slowest     {seconds(slowest):.1f} s: {slowest.timeline()}"
+
+
+def deliveries(run: Run) -> str:
+    written = [one for story in run.stories for one in story.deliveries]
+    more = sum(len(there) > 1 for there in run.told_by_id.values())
+    moods = told(Counter(one.mood for one in run.told))
+    states = told(Counter(one.state for one in written))
+    return f"{len(written)}: {states}; in {len(run.told)} POSTs ({moods}), {more} came more than once"
 
 
 def seconds(story: Story) -> float:

@@ -1,5 +1,6 @@
 """A run as it should be, made by hand, for the tests of the checks to spoil."""
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,8 +8,9 @@ from uuid import UUID
 
 from tests.chaos.checks import Run
 from tests.chaos.clients import Seen, Submission
-from tests.chaos.history import Attempt, Blob, Event, Job, Story
+from tests.chaos.history import Attempt, Blob, Delivery, Event, Job, Story
 from tests.chaos.plan import JobPlan, Kind
+from tests.chaos.receiver import Told
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00+00:00")
 ACME, GLOBEX = UUID(int=1), UUID(int=2)
@@ -53,6 +55,17 @@ def blob(story: Story, number: int, state: str) -> Blob:
     )
 
 
+def delivery(story: Story, kind: str, state: str = "delivered") -> Delivery:
+    message = UUID(int=1000 * int(story.job.id) + len(story.deliveries))
+    return Delivery(job_id=story.job.id, message=message, kind=kind, retries=0, state=state, tries=1)
+
+
+def told(story: Story, one: Delivery) -> Told:
+    body = {"id": f"{story.job.id}-e1", "status": one.kind.upper()}
+    headers = {"webhook-id": f"msg_{one.message}"}
+    return Told(tenant=0, headers=headers, body=json.dumps(body).encode(), mood="well")
+
+
 def completed(number: int = 0) -> Story:
     """A good job, lost once: two attempts, one after the other."""
     job = Job(
@@ -80,6 +93,7 @@ def completed(number: int = 0) -> Story:
     told = [("created", 0), ("handed", 1), ("started", 1), ("lost", 1), ("handed", 2), ("started", 2), ("completed", 2)]
     story.events = [event(story, kind, of, begin + step / 3) for step, (kind, of) in enumerate(told)]
     story.blobs = [blob(story, 2, "kept")]
+    story.deliveries = [delivery(story, "completed")]
     return story
 
 
@@ -91,7 +105,8 @@ def seen(story: Story, *states: str, **fields: Any) -> Seen:
 def good_run() -> Run:
     """Two jobs of one tenant with a cap of one."""
     stories = [completed(0), completed(1)]
-    return Run(stories, [seen(story) for story in stories], [])
+    there = [told(story, one) for story in stories for one in story.deliveries]
+    return Run(stories, [seen(story) for story in stories], [], there)
 
 
 def changed(story: Story, **fields: Any) -> None:

@@ -1,5 +1,5 @@
 """Makes the tenants of a run: `python -m tests.chaos.tenants` reads their plans on its standard input and prints their
-API keys, as JSON. A process of its own, since it reads the instance's settings."""
+API keys with the secrets of their webhooks, as JSON. A process of its own, since it reads the instance's settings."""
 
 import json
 import os
@@ -11,14 +11,16 @@ import django
 from tests.chaos.plan import ENDPOINT
 
 
-def make(number: int, plan: dict[str, Any]) -> str:
-    """The API key of the tenant of that number."""
+def make(number: int, plan: dict[str, Any]) -> tuple[str, str]:
+    """The API key and the secret of the tenant of that number."""
     from jobs.models import Grant
+    from jobs.report import tenant_named
     from jobs.tenants import create_tenant
+    from jobs.webhooks.register import first_secret
 
     made = create_tenant(f"chaos-{number}", ENDPOINT)
     Grant.all_tenants.filter(tenant__name=made.tenant).update(**plan)
-    return made.api_key
+    return made.api_key, first_secret(tenant_named(made.tenant))
 
 
 if __name__ == "__main__":

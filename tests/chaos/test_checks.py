@@ -9,7 +9,7 @@ from tests.chaos import traces
 from tests.chaos.checks import Run, look
 from tests.chaos.faults import Struck
 from tests.chaos.plan import Fault
-from tests.chaos.story import GLOBEX, NOON, at, attempt, blob, changed, completed, event, good_run, plan, seen
+from tests.chaos.story import GLOBEX, NOON, at, attempt, blob, changed, completed, delivery, event, good_run, plan, seen
 
 Spoil = Callable[[Run], object]
 
@@ -109,6 +109,34 @@ def over_the_cap(run: Run) -> None:
     other.attempts = [attempt(other, 1, "lost", 1.5, 2), attempt(other, 2, "completed", 2, 3)]
 
 
+def never_told(run: Run) -> None:
+    run.told.pop()
+
+
+def not_to_be_told(run: Run) -> None:
+    run.stories[0].deliveries.clear()
+
+
+def written_twice(run: Run) -> None:
+    run.stories[0].deliveries.append(delivery(run.stories[0], "completed"))
+
+
+def still_to_be_told(run: Run) -> None:
+    run.stories[0].deliveries[0] = delivery(run.stories[0], "completed", "pending")
+
+
+def told_as_failed(run: Run) -> None:
+    run.told[0] = replace(run.told[0], body=run.told[0].body.replace(b"COMPLETED", b"FAILED"))
+
+
+def told_to_another(run: Run) -> None:
+    run.told[0] = replace(run.told[0], tenant=1)
+
+
+def told_unsigned(run: Run) -> None:
+    run.told[0] = replace(run.told[0], fault="No matching signature found")
+
+
 SPOILT: list[tuple[Spoil, str]] = [
     (not_ended, "has ended"),
     (failed_for_nothing, "ended as it should"),
@@ -131,6 +159,13 @@ SPOILT: list[tuple[Spoil, str]] = [
     (nobodys_job, "none was made up"),
     (refused, "none was made up"),
     (over_the_cap, "caps held"),
+    (never_told, "its ends were told"),
+    (not_to_be_told, "its ends were told"),
+    (written_twice, "its ends were told"),
+    (still_to_be_told, "its ends were told"),
+    (told_as_failed, "its ends were told"),
+    (told_to_another, "told in confidence"),
+    (told_unsigned, "told in confidence"),
 ]
 
 
@@ -156,6 +191,16 @@ def test_a_retry_that_was_asked_for_may_change_an_end() -> None:
     run = good_run()
     run.seen[0] = seen(run.stories[0], "IN_QUEUE", "FAILED", "retry", "IN_QUEUE", "COMPLETED")
     assert "client was told the truth" not in complaints(run)
+
+
+def test_an_end_that_a_retry_has_overtaken_need_not_be_told() -> None:
+    run = good_run()
+    story = run.stories[0]
+    story.events.insert(-1, event(story, "failed", 2, 2))
+    story.deliveries.insert(0, delivery(story, "failed", "outdated"))
+    assert "its ends were told" not in complaints(run)
+    story.deliveries[0] = replace(story.deliveries[0], state="failed")
+    assert "its ends were told" in complaints(run)
 
 
 def test_a_job_of_an_unanswered_request_must_end_too() -> None:

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 
-from tests.chaos.plan import BLOWS, KINDS, Size, make
+from tests.chaos.plan import BLOWS, KINDS, MOODS, Size, make
 
 SIZE = Size()
 
@@ -28,6 +28,13 @@ def test_faults_leave_time_between_them_and_end_with_the_plan() -> None:
     faults = make(7, SIZE).faults
     assert all(after.at_s - before.at_s >= 1.5 for before, after in itertools.pairwise(faults))
     assert faults[-1].at_s <= SIZE.seconds
+
+
+def test_the_receiver_has_every_mood_and_most_jobs_name_it() -> None:
+    plan = make(7, SIZE)
+    assert set(plan.moods) == set(MOODS)
+    named = [job.body("c1-0-x", "https://example.com/").get("webhook") for job in plan.jobs]
+    assert 0.7 < named.count("https://example.com/") / len(named) < 0.9
 
 
 def test_a_failing_job_saves_only_what_cannot_be_made() -> None:
