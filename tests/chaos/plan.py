@@ -16,8 +16,8 @@ TTL_MS, EXECUTION_TIMEOUT_MS = 10_000, 5_000
 ENDPOINT = "comfyui"
 # Of the receiver of webhooks, for MOOD_S each. failing: answers 500; slow: after seconds; deaf: hangs up without an
 # answer; busy: 429 and Retry-After.
-MOODS: dict[Mood, int] = {"well": 6, "failing": 2, "slow": 1, "deaf": 1, "busy": 1}
-MOOD_S = 2.0
+MOODS: dict[Mood, int] = {"well": 6, "failing": 2, "slow": 1, "deaf": 2, "busy": 1}  # 18 s of them
+MOOD_S = 1.5
 SUBMITTED = 0.9  # of the time of the faults: the last ones hit what is left
 
 
@@ -167,8 +167,16 @@ def make(seed: int, size: Size) -> Plan:
         tenants=[_tenant(tenants) for _ in range(size.tenants)],
         jobs=sorted((_job(jobs, number, size) for number in range(size.jobs)), key=lambda job: job.at_s),
         faults=list(_faults(faults, size)),
-        moods=moods.choices(list(MOODS), MOODS.values(), k=int(size.seconds / MOOD_S)),
+        moods=list(_moods(moods, int(size.seconds / MOOD_S))),
     )
+
+
+def _moods(dice: random.Random, n: int) -> Iterator[Mood]:
+    """Dealt as the faults are."""
+    for _ in range(0, n, sum(MOODS.values())):
+        deck = [mood for mood, copies in MOODS.items() for _ in range(copies)]
+        dice.shuffle(deck)
+        yield from deck
 
 
 def _tenant(dice: random.Random) -> TenantPlan:
