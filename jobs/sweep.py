@@ -19,7 +19,7 @@ from jobs.remote import give_up_expired, wake_waiting
 from jobs.states import State, end, lock
 from jobs.uploads import doom_unwon, release_holds
 from jobs.wake import holder, wake_to_stop
-from jobs.webhooks import deliver, mail
+from jobs.webhooks import deliver, mail, register
 from jobs.workers import release
 from storage import assets
 
@@ -189,6 +189,11 @@ def forget_deliveries() -> int:
     return deliver.forget(KEYS_BATCH)
 
 
+def forget_secrets() -> int:
+    """Of webhooks, when they sign nothing any more."""
+    return register.forget_secrets(KEYS_BATCH)
+
+
 def say_overdue() -> int:
     """Deliveries that are due and that nobody sends: no deliverer runs, or not enough of them."""
     if found := deliver.overdue():
@@ -212,6 +217,7 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     discard_uploads,
     tell_disabled,
     forget_deliveries,
+    forget_secrets,
     say_overdue,
 )  # every minute
 

@@ -238,7 +238,7 @@ class RollForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(WebhookSecret)
 class WebhookSecretAdmin(Admin):
-    """Made, which rolls the one before, and shown once; never changed, and never deleted."""
+    """Made, which rolls the one before, and shown once; never changed, and deleted by the sweeper alone."""
 
     form = RollForm
     list_display = ("__str__", "state_label", "created_at", "expires_at")

@@ -141,6 +141,16 @@ def roll_secret(tenant: Tenant, overlap: timedelta = OVERLAP) -> str:
         return _make(tenant)
 
 
+FORGET_SECRETS = """
+DELETE FROM jobs_webhooksecret WHERE id IN (
+       SELECT id FROM jobs_webhooksecret WHERE expires_at < clock_timestamp() LIMIT %(batch)s FOR UPDATE SKIP LOCKED)"""
+
+
+def forget_secrets(batch: int) -> int:
+    """Those that were rolled and whose overlap is over: they sign nothing any more."""
+    return sql.run(FORGET_SECRETS, {"batch": batch})
+
+
 def _make(tenant: Tenant) -> str:
     text = new_secret()
     WebhookSecret.all_tenants.create(tenant=tenant, secret=Sealed.seal(text))
