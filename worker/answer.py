@@ -69,4 +69,4 @@ def result(kept: Sequence[Stored], datas: Datas, errors: Sequence[JobError], sai
 def summary(result: dict[str, Any]) -> str:
     """For the log."""
     failed = f"{result['code']}: {result['error']}" if "error" in result else "done"
-    return f"{failed}, {len(result.get('files', ()))} files"
+    return f"{failed}, files: {len(result.get('files', ()))}"

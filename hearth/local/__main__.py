@@ -47,7 +47,7 @@ def up() -> None:
 
     lock = take_lock(home)
     if ended := end_leftovers(home.path):
-        print(f"Ended {ended} processes that a killed instance had left in {home.path}", flush=True)
+        print(f"Ended what a killed instance had left in {home.path}; processes: {ended}", flush=True)
     Supervisor(home, lock, listen(settings.HOST, settings.PORT)).run()
 
 

@@ -30,7 +30,11 @@ ENDED = (Delivery.State.DELIVERED, Delivery.State.FAILED)
 
 
 def sent_again(n: int) -> str:
-    return f"{n} deliveries are sent again." if n else "None has failed since then, but for those to disabled webhooks."
+    return f"{n} {'delivery is' if n == 1 else 'deliveries are'} sent again."
+
+
+def replayed(n: int) -> str:
+    return sent_again(n) if n else "None has failed since then, but for those to disabled webhooks."
 
 
 class SinceForm(BaseDialogForm):  # type: ignore[misc]
@@ -167,14 +171,14 @@ class DeliveryAdmin(BigTable, ReadOnly, Admin):
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         faults = [self._replay(request, delivery) for delivery in queryset]
         if done := faults.count(""):
-            messages.success(request, f"{done} deliveries are sent again.")
+            messages.success(request, sent_again(done))
         for fault in sorted({fault for fault in faults if fault}):
             messages.error(request, f"{faults.count(fault)} ×: {fault}")
 
     @asking("Send again what failed", "replay", "Not to disabled webhooks.", permission="operate", form=OfTenantForm)
     def replay_failed(self, request: HttpRequest, form: Any) -> HttpResponse:
         found = verbs.replay_failed(form.cleaned_data["since"], form.cleaned_data["tenant"])
-        messages.success(request, sent_again(found))
+        messages.success(request, replayed(found))
         return leave(request, reverse("admin:jobs_delivery_changelist"))
 
     def _replay(self, request: HttpRequest, delivery: Delivery) -> str:

@@ -21,7 +21,7 @@ from unfold.widgets import (
 from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, going, leave, shown_once
 from accounts.errors import Refused
 from jobs.admin.counts import Rows
-from jobs.admin.deliveries import SinceForm, sent_again
+from jobs.admin.deliveries import SinceForm, replayed, sent_again
 from jobs.admin.fleet import link
 from jobs.models import Delivery, Webhook, WebhookSecret
 from jobs.models.webhook import address
@@ -178,8 +178,8 @@ class WebhookAdmin(Columns, Admin):
             return self._home(request)
         found = verbs.replay_failed(form.cleaned_data["since"], webhook.tenant, webhook)
         if found:
-            self.log_change(request, webhook, f"Sent {found} failed deliveries again.")
-        messages.success(request, sent_again(found))
+            self.log_change(request, webhook, sent_again(found))
+        messages.success(request, replayed(found))
         return leave(request, change_url(webhook))
 
     @asking("Disable", "block", "No more news is sent there.", permission="change", danger=True)

@@ -9,6 +9,7 @@ from django.core.mail import send_mail
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from accounts.errors import counted
 from accounts.models import Member, Tenant
 from jobs.models import Webhook
 
@@ -17,7 +18,7 @@ TEXT = """The webhook {id} of tenant {tenant}, to {host}, gets no more news:
 
     {why}
 
-When the receiver is well again, enable the webhook. What could not be delivered is kept for {days} days and can be
+When the receiver is well again, enable the webhook. What could not be delivered is kept for {days} and can be
 sent again: {url}
 """
 
@@ -53,7 +54,7 @@ def _mail(webhook: Webhook) -> None:
         tenant=webhook.tenant,
         host=host,
         why=webhook.disabled_why,
-        days=settings.DELIVERY_DAYS,
+        days=counted(settings.DELIVERY_DAYS, "day"),
         url=settings.HEARTH_URL,
     )
     send_mail(f"Hearth: the webhook to {host} is disabled", text, None, to)

@@ -155,7 +155,7 @@ def test_a_webhook_is_tested_and_what_failed_is_sent_again(page: Page, tmp_path:
     page.click("text=Send again what failed")
     look(page, "Failed since", tmp_path / "since.png")
     page.click("#modal-content button[type=submit]")
-    look(page, "1 deliveries are sent again.", tmp_path / "again.png")
+    look(page, "1 delivery is sent again.", tmp_path / "again.png")
     assert Delivery.all_tenants.get(pk=failed.pk).state == "pending"
     page.click("text=Send a test")
     page.click("#modal-content button[type=submit]")

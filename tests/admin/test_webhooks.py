@@ -252,7 +252,7 @@ def test_selected_deliveries_are_sent_again_and_what_could_not_be_is_said(browse
     failed = failed_delivery()
     given = {"action": "replay_selected", "_selected_action": [failed.pk, rows.delivery.pk]}
     page = browser.post(list_url(Delivery), given, follow=True).content.decode()
-    assert "1 deliveries are sent again." in page
+    assert "1 delivery is sent again." in page
     assert "1 ×: It is being sent already." in page
     assert state(failed) == "pending"
 
@@ -270,7 +270,7 @@ def test_all_that_failed_since_a_time_is_sent_again(browser: Browser) -> None:
     assert "None has failed since then" in asked(later, "")
     assert "There is no tenant &#x27;nobody&#x27;" in asked(before, "nobody")
     assert "Enter a valid date/time." in asked("lately", "")
-    assert "1 deliveries are sent again." in asked(before, mine.tenant.name)
+    assert "1 delivery is sent again." in asked(before, mine.tenant.name)
     assert (state(mine), state(theirs)) == ("pending", "failed")
     asked(before, "")
     assert state(theirs) == "pending"

@@ -34,7 +34,7 @@ def add(name: str, *options: str, key: str = KEY, monkeypatch: pytest.MonkeyPatc
 def test_it_checks_and_says_what_it_found(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
     name = unique("gpu")
     said = add(name, "--max-in-flight", "7", "--dialect", "raw", "--wait", "60", monkeypatch=monkeypatch)
-    assert "1 workers, 2 throttled" in said
+    assert "1 worker, 2 throttled" in said
     assert "will not reach it" in said, "HEARTH_URL is this machine"
     endpoint = Endpoint.objects.select_related("runpod").get(name=name)
     assert (endpoint.backend, endpoint.dialect, endpoint.max_running) == ("runpod", "raw", 7)

@@ -12,10 +12,10 @@ from django_q.models import OrmQ
 
 from accounts.models import Member, User
 from jobs import sweep, tasks
-from jobs.models import Delivery, DeliveryTry, Webhook
+from jobs.models import Delivery, DeliveryTry, Webhook, WebhookSecret
 from jobs.webhooks.deliver import Answer, disable, finish
 from jobs.webhooks.mail import recipients
-from jobs.webhooks.register import change, register
+from jobs.webhooks.register import change, first_secret, forget_secrets, register, roll_secret
 from tests.cast import Client, unique
 from tests.webhooks.sending import claimed, ended, states, tries
 
@@ -130,6 +130,24 @@ def test_deliveries_and_their_tries_are_deleted_a_month_after_their_end(acme: Cl
     assert states(acme) == ["delivered", "pending"]
     assert not DeliveryTry.all_tenants.filter(delivery_id=old.id).exists()
     assert len(tries(acme)) == 1
+
+
+def test_a_rolled_secret_is_deleted_when_its_overlap_is_over_and_the_others_stay(acme: Client, globex: Client) -> None:
+    for client in (acme, globex):
+        first_secret(client.tenant)
+        roll_secret(client.tenant)
+    over = WebhookSecret.objects.of(acme.tenant).exclude(expires_at=None)
+    over.update(expires_at=F("expires_at") - timedelta(hours=25))
+    assert sweep.forget_secrets() >= 1
+    assert [each.expires_at for each in WebhookSecret.objects.of(acme.tenant)] == [None]
+    assert WebhookSecret.objects.of(globex.tenant).count() == 2
+
+
+def test_secrets_are_deleted_a_batch_at_a_time(acme: Client) -> None:
+    sweep.forget_secrets()  # those of other tests
+    for _ in range(4):
+        roll_secret(acme.tenant, timedelta(0))
+    assert [forget_secrets(2), forget_secrets(2)] == [2, 1]
 
 
 def test_the_sweeper_says_that_nobody_sends(acme: Client, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.errors import Refused
+from accounts.errors import Refused, counted
 from accounts.sealed import Sealed
 from jobs.endpoints import AtRunPod, add_runpod
 from jobs.models import Endpoint
@@ -50,11 +50,11 @@ class Command(BaseCommand):
             health = add_runpod(name, there)
         except Refused as error:
             raise CommandError(error.error) from error
-        workers, jobs = f"{health.workers} workers, {health.throttled} throttled", f"{health.queued} queued"
-        self.stdout.write(
-            f"RunPod's endpoint {there.endpoint_id} answers: {workers}; jobs: {jobs}, {health.running} running."
-        )
-        self.stdout.write(f"{name} sends it at most {there.max_in_flight} jobs at a time, of dialect {there.dialect}.")
+        workers = f"{counted(health.workers, 'worker')}, {health.throttled} throttled"
+        jobs = f"jobs: {health.queued} queued, {health.running} running"
+        self.stdout.write(f"RunPod's endpoint {there.endpoint_id} answers: {workers}; {jobs}.")
+        most = counted(there.max_in_flight, "job")
+        self.stdout.write(f"{name} sends it at most {most} at a time, of dialect {there.dialect}.")
         if (urlsplit(settings.HEARTH_URL).hostname or "") in ("127.0.0.1", "localhost", "::1"):
             self.stderr.write(UNREACHABLE.format(settings.HEARTH_URL))
 
