@@ -146,7 +146,7 @@ WEB_GRACE_S = env.int("HEARTH_WEB_GRACE_S", default=15)
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # the pages are loaded by hearth/urls.py, in web alone
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django_q.models import OrmQ, Task
 from django_q.signing import SignedPackage
 
+import hearth.urls  # noqa: F401  loads the pages
 from accounts.models import Member, Tenant, User
 from accounts.sealed import Sealed
 from jobs.ids import JobId

@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib import admin
+from django.core.checks import run_checks
 from django.db import models
 from django.test import Client as Browser
 
@@ -22,6 +23,10 @@ HARMLESS = (
     "01a2093a-d5ca-7234",
 )
 of_every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label_lower)
+
+
+def test_django_finds_nothing_wrong_with_them() -> None:
+    assert run_checks() == []
 
 
 @of_every_model

@@ -1,6 +1,8 @@
 """Imports point one way: worker.wire ← accounts ← storage ← jobs ← hearth; the worker imports no Django (design.md)."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,14 +60,22 @@ def test_the_control_plane_does_not_import_the_runpod_sdk() -> None:
 
 
 def test_what_both_sides_share_needs_the_standard_library_only() -> None:
-    import sys
-
     roots = {name.split(".")[0] for name in imported(ROOT / "worker" / "wire.py")}
     assert roots <= set(sys.stdlib_module_names)
 
 
 def test_backends_never_touch_models() -> None:
     assert not any("models" in name for file in files("jobs/backends") for name in imported(file))
+
+
+def test_only_web_loads_the_pages() -> None:
+    """They are 15 to 20 MB of a process."""
+    load = "import sys, django; django.setup(); import jobs.sweep, jobs.tasks, jobs.webhooks.deliverer; "
+    load += "print(*{name.split('.')[1] for name in sys.modules if name.startswith('jobs.')})"
+    done = subprocess.run([sys.executable, "-c", load], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {"sweep", "tasks", "webhooks"} <= set(done.stdout.split())
+    assert not {"admin", "api"} & set(done.stdout.split())
 
 
 def test_only_the_settings_read_the_environment() -> None:
