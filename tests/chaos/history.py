@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -146,10 +146,12 @@ SELECT (SELECT count(*) FROM jobs_job WHERE state IN ('IN_QUEUE', 'IN_PROGRESS')
 
 def still_open(database_url: str) -> int:
     """Jobs that have not ended and attempts that hold a slot."""
-    with psycopg.connect(database_url) as session:
-        row = session.execute(OPEN).fetchone()
-    assert row
-    return int(row[0])
+    return _count(database_url, OPEN)
+
+
+def dying(database_url: str) -> int:
+    """Files that nothing names any more and that are still to be deleted."""
+    return _count(database_url, "SELECT count(*) FROM storage_blob WHERE state = 'dying'")
 
 
 def make_pending_due(database_url: str) -> int:
@@ -161,15 +163,21 @@ def make_pending_due(database_url: str) -> int:
         return done.rowcount
 
 
-def make_deliveries_due(database_url: str) -> None:
-    """Moves the time of all that was not delivered to where its next try is due, and whoever held it has gone."""
+def end_leases(database_url: str) -> int:
+    """Of deliveries, as if whoever sends one were gone for long; how many are not delivered."""
     with psycopg.connect(database_url) as session:
-        session.execute("UPDATE jobs_delivery SET next_at = now(), leased_until = NULL WHERE state = 'pending'")
+        return session.execute("UPDATE jobs_delivery SET leased_until = NULL WHERE state = 'pending'").rowcount
 
 
-def undelivered(database_url: str) -> int:
+def make_deliveries_due(database_url: str) -> int:
+    """Moves the next try of all that was not delivered to now; how many there are."""
     with psycopg.connect(database_url) as session:
-        row = session.execute("SELECT count(*) FROM jobs_delivery WHERE state = 'pending'").fetchone()
+        return session.execute("UPDATE jobs_delivery SET next_at = now() WHERE state = 'pending'").rowcount
+
+
+def _count(database_url: str, statement: LiteralString) -> int:
+    with psycopg.connect(database_url) as session:
+        row = session.execute(statement).fetchone()
     assert row
     return int(row[0])
 

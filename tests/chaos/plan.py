@@ -14,10 +14,9 @@ How = Literal["kill", "kill group", "kill backend", "term", "pause", "freeze"]
 KINDS: dict[Kind, int] = {"good": 62, "failing": 8, "retried": 5, "cancelled": 12, "hurried": 11, "overlong": 2}
 TTL_MS, EXECUTION_TIMEOUT_MS = 10_000, 5_000
 ENDPOINT = "comfyui"
-# Of the receiver of webhooks, for MOOD_S each. failing: answers 500; slow: after seconds; deaf: hangs up without an
+# Of the receiver of webhooks, for a POST each. failing: answers 500; slow: after seconds; deaf: hangs up without an
 # answer; busy: 429 and Retry-After.
-MOODS: dict[Mood, int] = {"well": 6, "failing": 2, "slow": 1, "deaf": 2, "busy": 1}  # 18 s of them
-MOOD_S = 1.5
+MOODS: dict[Mood, int] = {"well": 6, "failing": 2, "slow": 1, "deaf": 2, "busy": 1}
 SUBMITTED = 0.9  # of the time of the faults: the last ones hit what is left
 
 
@@ -152,7 +151,7 @@ class Plan:
     tenants: list[TenantPlan]
     jobs: list[JobPlan]
     faults: list[Fault]
-    moods: list[Mood]  # one after the other; in the end it is well
+    moods: list[Mood]  # of one POST after the other; in the end the receiver is well
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -167,7 +166,7 @@ def make(seed: int, size: Size) -> Plan:
         tenants=[_tenant(tenants) for _ in range(size.tenants)],
         jobs=sorted((_job(jobs, number, size) for number in range(size.jobs)), key=lambda job: job.at_s),
         faults=list(_faults(faults, size)),
-        moods=list(_moods(moods, int(size.seconds / MOOD_S))),
+        moods=list(_moods(moods, size.jobs)),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
-from tests.chaos.plan import MOOD_S, Mood
+from tests.chaos.plan import Mood
 
 SLOW_S = 2.5
 STATUS: dict[Mood, int] = {"well": 200, "slow": 200, "failing": 500, "busy": 429}
@@ -42,7 +42,7 @@ class Receiver:
 
     def __init__(self, moods: Sequence[Mood], secrets: Sequence[str]) -> None:
         self.told: list[Told] = []
-        self._moods, self._begun = moods, time.monotonic()
+        self._moods, self._lock = list(moods), threading.Lock()
         self._verifiers = [Verifier(secret) for secret in secrets]
         handler = type("Handler", (_Handler,), {"receiver": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -52,9 +52,10 @@ class Receiver:
     def url(self, tenant: int) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/{tenant}"
 
-    def start(self, begun: float) -> None:
-        """Its moods count from `begun` (monotonic)."""
-        self._begun = begun
+    def recover(self) -> None:
+        """It is well from now on."""
+        with self._lock:
+            self._moods.clear()
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -67,17 +68,17 @@ class Receiver:
             return str(error)
         return ""
 
-    @property
     def mood(self) -> Mood:
-        place = int((time.monotonic() - self._begun) / MOOD_S)
-        return self._moods[place] if place < len(self._moods) else "well"
+        """For the next POST."""
+        with self._lock:
+            return self._moods.pop(0) if self._moods else "well"
 
 
 class _Handler(BaseHTTPRequestHandler):
     receiver: Receiver
 
     def do_POST(self) -> None:
-        mood = self.receiver.mood
+        mood = self.receiver.mood()
         body = self.rfile.read(int(self.headers["Content-Length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         tenant = int(self.path[1:])

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 
-from tests.chaos.plan import BLOWS, KINDS, MOOD_S, MOODS, Size, make
+from tests.chaos.plan import BLOWS, KINDS, MOODS, Size, make
 
 SIZE = Size()
 
@@ -32,8 +32,8 @@ def test_faults_leave_time_between_them_and_end_with_the_plan() -> None:
 
 def test_the_receiver_has_every_mood_and_most_jobs_name_it() -> None:
     plan = make(7, SIZE)
-    assert Counter(make(7, Size(seconds=18)).moods) == MOODS, "also in a short run"
-    assert len(plan.moods) >= SIZE.seconds / MOOD_S
+    assert Counter(make(7, Size(jobs=sum(MOODS.values()))).moods) == MOODS, "also in a short run"
+    assert len(plan.moods) >= SIZE.jobs
     named = [job.body("c1-0-x", "https://example.com/").get("webhook") for job in plan.jobs]
     assert 0.7 < named.count("https://example.com/") / len(named) < 0.9
 
