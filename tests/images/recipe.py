@@ -72,6 +72,16 @@ class Image:
         """What its processes see of this machine."""
         return {"PATH": f"{self.venv}/bin:{os.defpath}", "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
 
+    @property
+    def _replaced(self) -> dict[str, str]:
+        """What does here the same in less time: this Python's own pip, and nothing is compiled before it is used."""
+        pip = f"{sys.executable} -m pip --python {self.venv}/bin/python install --no-compile"
+        return {
+            "python -m venv": f"{sys.executable} -m venv --without-pip",
+            "pip install": pip,
+            "/opt/venv": str(self.venv),
+        }
+
     def _copy(self, *paths: str) -> None:
         *sources, target = paths
         if target.startswith("/"):
@@ -86,7 +96,8 @@ class Image:
                 shutil.copy(ROOT / source, place)
 
     def _run(self, command: str) -> None:
-        command = command.replace("python -m venv", f"{sys.executable} -m venv").replace("/opt/venv", str(self.venv))
+        for there, here in self._replaced.items():
+            command = command.replace(there, here)
         argv = ["bash", "-euo", "pipefail", "-c", command]
         done = subprocess.run(argv, cwd=self.folder, env={**os.environ, **self.env}, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"

@@ -1,6 +1,7 @@
 """Rules 4 and 5: the fair way out of the queue, caps that hold, and a worker's depth."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from jobs.depth import Holder
 from jobs.models import Attempt, Job
 from jobs.queue import Claimed, claim
 from tests.cast import Client, Place, attempt_of, attempt_row, kinds, new_client, new_place, row
+from tests.jobs import simulation
 
 HOLDER = Holder(name="h")
 
@@ -68,12 +70,15 @@ def run_claimers(endpoint_id: int, n: int, until: int) -> tuple[list[int], list[
     def one(number: int) -> None:
         try:
             while len(done) < until:
-                for claimed in claim(endpoint_id, Holder(name=f"h{number}"), 2).jobs:
+                jobs = claim(endpoint_id, Holder(name=f"h{number}"), 2).jobs
+                for claimed in jobs:
                     running = Attempt.objects.filter(endpoint_id=endpoint_id, released_at=None).count()
                     news.done(endpoint_id, f"h{number}", attempt_of(claimed), news.Done(output=b"1", output_value=1))
                     with lock:
                         most.append(running)
                         done.append(str(claimed.job))
+                if not jobs:
+                    time.sleep(0.05)
         finally:
             connection.close()
 
@@ -85,8 +90,7 @@ def run_claimers(endpoint_id: int, n: int, until: int) -> tuple[list[int], list[
 
 def test_sixteen_claimers_never_pass_a_cap_of_three(place: Place) -> None:
     client = new_client(place, max_running=3)
-    for n in range(1000):
-        client.submit({"n": n})
+    simulation.queue(client, 1000)
     most, done = run_claimers(place.endpoint.pk, 16, 1000)
     assert max(most) <= 3
     assert len(done) == len(set(done)) == 1000

@@ -24,7 +24,7 @@ def test_gpu_time_is_shared_by_weight_however_long_the_jobs_are(place: Place, sl
     for client in clients:
         queue(client, 1500)
     fleet = Fleet(place, slots, lambda job: lasts[job.grant_id])
-    fleet.run(600)
+    fleet.run(300)
     assert fleet.shares(clients) == pytest.approx([0.6, 0.2, 0.2], abs=0.06)
 
 

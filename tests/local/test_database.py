@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,9 +106,7 @@ def test_a_killed_manage_py_takes_its_database_along(home: Home) -> None:
 
 
 def test_help_starts_no_database(home: Home) -> None:
-    begun = time.monotonic()
     assert manage(home.path, "--version").returncode == 0
-    assert time.monotonic() - begun < 5
     assert not home.file("postgres").exists()
 
 

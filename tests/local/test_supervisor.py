@@ -70,7 +70,7 @@ def test_a_probe_never_waits_and_hears_the_answer_when_it_comes() -> None:
         probe = Probe("127.0.0.1", server.getsockname()[1])
         begun = time.monotonic()
         assert probe.look() == {}, "the connection waits: nobody has taken it"
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 2
 
         def answer() -> None:
             taken, _ = server.accept()

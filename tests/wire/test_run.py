@@ -117,8 +117,8 @@ def test_runsync_answers_after_its_wait_with_the_state_so_far(acme: Api, taken: 
     waiting = runsync(acme, wait=1_000)
     if taken:
         acme.take()
-    found = waiting.result(10).json()
-    assert 1.0 <= time.monotonic() - begun < 5.0
+    found = waiting.result(60).json()
+    assert 1.0 <= time.monotonic() - begun < 30
     assert found["status"] == state
     assert acme.status(found["id"])["status"] == state
 

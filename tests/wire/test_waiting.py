@@ -121,11 +121,11 @@ def test_news_between_the_read_and_the_wait_is_not_missed(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(live.Hub, "current", hub)
         monkeypatch.setattr(runpod, "verb", read_and_end)
-        return await runpod._ended(job, asyncio.get_running_loop().time() + 5)
+        return await runpod._ended(job, asyncio.get_running_loop().time() + 60)
 
     begun = time.monotonic()
     assert asyncio.run(main()).state == State.COMPLETED
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
 
 
 def test_a_lost_notification_costs_a_recheck_and_no_more(acme: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,12 +61,12 @@ async def test_a_short_run_stores_all_at_once(monkeypatch: pytest.MonkeyPatch) -
         await executed(comfy, prompt_id, "2", images("a.png"))
         await comfy.finish(prompt_id, {"2": images("a.png")})
 
-    monkeypatch.setattr(beside, "AHEAD_S", 5)
+    monkeypatch.setattr(beside, "AHEAD_S", 60)
     begun = time.monotonic()
     async with FakeComfy(play) as comfy, FakeHearth() as hearth:
         await run(comfy, hearth)
     assert hearth.verbs() == ["started", "uploads", "stored"]
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 30
 
 
 async def test_what_could_not_be_stored_ahead_is_stored_at_the_end() -> None:
