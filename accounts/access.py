@@ -36,6 +36,8 @@ def api_key_params(key: GivenKey, scope: str) -> dict[str, Any]:
 def check_api_key(key: GivenKey, scope: str, row: sql.Row) -> None:
     """Refuse by the API_KEY_COLUMNS at the head of `row`; mark the key as used, at most once a minute."""
     key_id, digest, revoked, expired, in_scope, unmarked = row[:API_KEY_WIDTH]
+    if revoked and key.matches(digest):
+        _check_tenant(key_id)
     _check(key, key_id, digest, revoked, expired, "API key")
     if not in_scope:
         raise Refused(403, "forbidden", f"This API key has not the scope {scope!r}.")
@@ -70,6 +72,18 @@ def _check(key: GivenKey, key_id: Any, digest: Any, revoked: bool, expired: bool
         raise Refused(401, "unauthorized", f"This {what} was revoked.")
     if expired:
         raise Refused(401, "unauthorized", f"This {what} has expired.")
+
+
+def _check_tenant(api_key: int) -> None:
+    """A tenant that was deleted is told so by his keys, which were revoked then."""
+    (at,) = sql.one(_DELETED, [api_key])
+    if at:
+        raise Refused(410, "gone", f"The tenant of this API key was deleted at {at}.")
+
+
+_DELETED = """
+    SELECT to_char(t.deleted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+      FROM accounts_tenant t JOIN accounts_apikey k ON k.tenant_id = t.id WHERE k.id = %s"""
 
 
 def _mark_used(table: str, key_id: int) -> None:

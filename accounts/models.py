@@ -31,6 +31,9 @@ class Limited(models.Model):
         abstract = True
 
 
+KEPT = "Empty: the instance's; 0: for ever."
+
+
 class Tenant(Limited):
     """A customer: owns keys, buckets, jobs and files, and sees nothing of any other tenant."""
 
@@ -39,7 +42,17 @@ class Tenant(Limited):
     max_stored_bytes = models.PositiveBigIntegerField(
         "stored bytes", null=True, blank=True, help_text="Of its files in the operator's S3. Empty: no limit."
     )
+    payload_days = models.PositiveIntegerField(
+        "payloads, days", null=True, blank=True, help_text=f"Inputs, outputs and streams of ended jobs. {KEPT}"
+    )
+    asset_days = models.PositiveIntegerField(
+        "files, days", null=True, blank=True, help_text=f"Outputs and uploads, from when they were made. {KEPT}"
+    )
+    event_days = models.PositiveIntegerField(
+        "timelines, days", null=True, blank=True, help_text=f"Of ended jobs. {KEPT}"
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    deleted_at = models.DateTimeField(null=True, editable=False, help_text="Its row stays, for what it used.")
 
     def __str__(self) -> str:
         return self.name

@@ -130,6 +130,12 @@ RATE_LIMITS = rate_limits(_rates)
 REQUEST_BUCKET_KEEP = timedelta(hours=24)
 URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private
 
+# How long things are kept, in days; 0: for ever. Tenants may have days of their own.
+PAYLOAD_DAYS = env.int("HEARTH_PAYLOAD_DAYS", default=0)
+ASSET_DAYS = env.int("HEARTH_ASSET_DAYS", default=0)
+EVENT_DAYS = env.int("HEARTH_EVENT_DAYS", default=0)
+GONE_DAYS = env.int("HEARTH_GONE_DAYS", default=90)  # how long who asks for what was deleted is told since when
+
 # Webhooks to tenants, and the mails about them.
 DELIVERIES_AT_ONCE = env.int("HEARTH_DELIVERIES_AT_ONCE", default=200)
 DELIVERY_DAYS = env.int("HEARTH_DELIVERY_DAYS", default=30)
@@ -251,6 +257,7 @@ UNFOLD = {
                     _page("Buckets", "cloud", "storage_bucket"),
                     _page("Assets", "image", "storage_asset"),
                     _page("Blobs", "database", "storage_blob"),
+                    _page("Deletions", "delete_sweep", "jobs_deletion"),
                 ],
             },
             {

@@ -8,9 +8,8 @@ from uuid import UUID
 import orjson
 
 from accounts import access, sql
-from accounts.errors import not_found
 from accounts.keys import GivenKey
-from jobs import history, ready
+from jobs import absent, history, ready
 from jobs.ids import JobId, public_id
 from jobs.lifecycle import READ
 from jobs.models.job import Event
@@ -78,23 +77,22 @@ class Reading:
 
 OWN = f"""
 WITH {access.API_KEY}
-SELECT {access.API_KEY_COLUMNS}, e.name
+SELECT {access.API_KEY_COLUMNS}, e.name, least(j.payload_gone_at, j.events_gone_at)
   FROM (VALUES (1)) one LEFT JOIN key ON true
   LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id)
     ON j.id = %(job)s AND j.sync = %(sync)s"""
 
 
 def endpoint_of(key: GivenKey, job: JobId) -> str:
-    """The endpoint of the caller's job. Raises Refused: 401, 403, 404."""
+    """The endpoint of the caller's job. Raises Refused: 401, 403, 404, 410."""
     row = sql.one(OWN, access.api_key_params(key, READ) | {"job": job.uuid, "sync": job.sync})
     access.check_api_key(key, READ, row)
-    if row[access.API_KEY_WIDTH] is None:
-        raise no_job(public_id(job.uuid, job.sync))
-    return str(row[access.API_KEY_WIDTH])
-
-
-def no_job(text: str) -> Exception:
-    return not_found(f"There is no job {text!r} of yours.")
+    endpoint, gone_at = row[access.API_KEY_WIDTH :]
+    if endpoint is None:
+        raise absent.why(row[0], job)
+    if gone_at:
+        raise absent.deleted(public_id(job.uuid, job.sync), gone_at, "The timeline of the job")
+    return str(endpoint)
 
 
 READING = f"""
@@ -104,7 +102,7 @@ SELECT {history.COLUMNS}, {history.VERSION}, (
        w.xmin::text, w.node, w.content_type, w.body
   FROM jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id JOIN jobs_payload p ON p.job_id = j.id
   LEFT JOIN jobs_preview w ON w.job_id = j.id AND w.attempt = j.attempt AND w.xmin::text <> %(preview)s::text
- WHERE j.id = %(job)s"""
+ WHERE j.id = %(job)s AND j.payload_gone_at IS NULL"""
 
 
 def read(job: UUID, seen: Seen) -> Reading:

@@ -1,6 +1,7 @@
 """What jobs look like from outside: RunPod's status JSON, health, requests, and the timeline for operators."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,8 +12,9 @@ import orjson
 from accounts import access, sql
 from accounts.keys import GivenKey
 from accounts.sealed import SealBroken
+from jobs import absent
 from jobs.ids import JobId, public_id
-from jobs.lifecycle import READ, no_job, own_grant
+from jobs.lifecycle import READ, own_grant
 from jobs.live import Key
 from jobs.models import Endpoint, Event, Grant, Job
 from jobs.sight import Queued
@@ -24,7 +26,7 @@ from storage.outputs import signer
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A job as it is now. output, error, progress: JSON bytes."""
+    """A job as it is now. output, error, progress: JSON bytes. there: keys of its files that were not deleted."""
 
     id: str
     state: State
@@ -37,6 +39,7 @@ class Snapshot:
     error: bytes | None
     progress: bytes | None
     bucket_id: int | None
+    there: frozenset[str] = frozenset()
     queued: Queued | None = None
 
     @property
@@ -69,10 +72,10 @@ class Snapshot:
         if self.dialect == Endpoint.Dialect.RAW or not self.ended or b'"assets"' not in output:
             return output
         bucket = Bucket.all_tenants.get(pk=self.bucket_id) if self.bucket_id else None
-        return json.dumps(with_urls(json.loads(output), bucket)).encode()
+        return json.dumps(with_urls(json.loads(output), bucket, self.there)).encode()
 
 
-def with_urls(output: Any, bucket: Bucket | None) -> Any:
+def with_urls(output: Any, bucket: Bucket | None, there: Collection[str]) -> Any:
     """The stored output with URLs signed now in place of the keys of its files; other shapes stay as they are."""
     if not isinstance(output, dict) or not isinstance(output.get("assets"), list):
         return output
@@ -80,6 +83,10 @@ def with_urls(output: Any, bucket: Bucket | None) -> Any:
     for position, asset in enumerate(assets):
         key = asset.pop("key", None)
         if key is None:
+            continue
+        if key not in there:
+            asset["url"] = files[position] = None
+            asset["error"] = "The file was deleted."
             continue
         try:
             asset["url"] = files[position] = asset.get("url") or signer.url(bucket, key)
@@ -91,8 +98,10 @@ def with_urls(output: Any, bucket: Bucket | None) -> Any:
 
 COLUMNS = """j.id, j.sync, j.state, e.dialect, j.attempt, j.delay_ms, j.execution_ms, j.worker_name, p.output, p.error,
        CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id,
+       CASE WHEN j.finished_at IS NOT NULL AND e.dialect <> 'raw' THEN ARRAY(
+            SELECT b.key FROM storage_asset f JOIN storage_blob b ON b.id = f.blob_id WHERE f.job_id = j.id) END,
        j.id, j.priority, j.endpoint_id, j.grant_id, j.api_key_id, j.losses + j.free_losses"""
-COLUMNS_WIDTH = 18
+COLUMNS_WIDTH = 19
 
 STATUS = f"""
 WITH {access.API_KEY}
@@ -100,12 +109,13 @@ SELECT {access.API_KEY_COLUMNS}, {COLUMNS}
   FROM (VALUES (1)) one LEFT JOIN key ON true
   LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id
              JOIN jobs_payload p ON p.job_id = j.id)
-    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
+    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s AND j.payload_gone_at IS NULL"""
 
 
 def snapshot(row: sql.Row) -> Snapshot:
     """Of COLUMNS."""
-    job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress, bucket_id = row[:12]
+    job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress = row[:11]
+    bucket_id, there, *line = row[11:COLUMNS_WIDTH]
     return Snapshot(
         id=public_id(job, sync),
         state=State(state),
@@ -118,28 +128,32 @@ def snapshot(row: sql.Row) -> Snapshot:
         error=None if error is None else bytes(error),
         progress=None if progress is None else bytes(progress),
         bucket_id=bucket_id,
-        queued=Queued(*row[12:COLUMNS_WIDTH]) if state == State.IN_QUEUE else None,
+        there=frozenset(there or ()),
+        queued=Queued(*line) if state == State.IN_QUEUE else None,
     )
 
 
 def status(key: GivenKey, endpoint: str, job: JobId) -> Snapshot:
-    """Raises Refused: 401, 403, 404."""
+    """Raises Refused: 401, 403, 404, 410."""
     params = access.api_key_params(key, READ) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
     row = sql.one(STATUS, params)
     access.check_api_key(key, READ, row)
     if row[access.API_KEY_WIDTH] is None:
-        raise no_job(public_id(job.uuid, job.sync))
+        raise absent.why(row[0], job, endpoint)
     return snapshot(row[access.API_KEY_WIDTH :])
 
 
 RESULT = f"""
 SELECT {COLUMNS} FROM jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id JOIN jobs_payload p ON p.job_id = j.id
- WHERE j.id = %s"""
+ WHERE j.id = %s AND j.payload_gone_at IS NULL"""
 
 
 def result(job: UUID) -> Snapshot:
-    """A job for its own submission's answer (runsync): whoever wrote it may read it."""
-    return snapshot(sql.one(RESULT, [job]))
+    """A job for its own submission's answer (runsync): whoever wrote it may read it. Raises Refused: 410."""
+    row = sql.first(RESULT, [job])
+    if row is None:
+        raise absent.of(job)
+    return snapshot(row)
 
 
 JOB_COUNTS = """

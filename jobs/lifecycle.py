@@ -11,8 +11,8 @@ from accounts import access, sql
 from accounts.errors import Refused, bad_request, not_found
 from accounts.keys import GivenKey
 from accounts.models import ApiKey, uuid7
-from jobs import inputs
-from jobs.ids import JobId, public_id
+from jobs import absent, inputs
+from jobs.ids import JobId
 from jobs.inputs import Place
 from jobs.live import announce, job_key
 from jobs.models import Payload
@@ -39,10 +39,6 @@ RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
 
 def no_endpoint(name: str) -> Refused:
     return not_found(f"There is no endpoint {name!r} that this API key may use.")
-
-
-def no_job(text: str) -> Refused:
-    return not_found(f"There is no job {text!r} of yours on this endpoint.")
 
 
 OWN_GRANT = f"""
@@ -205,12 +201,12 @@ SELECT {access.API_KEY_COLUMNS}, j.id
 
 
 def own_job(key: GivenKey, endpoint: str, job: JobId, scope: str) -> None:
-    """Raises Refused unless the job is the caller's and on this endpoint: 401, 403, 404."""
+    """Raises Refused unless the job is the caller's and on this endpoint: 401, 403, 404, 410."""
     params = access.api_key_params(key, scope) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
     row = sql.one(OWN_JOB, params)
     access.check_api_key(key, scope, row)
     if row[access.API_KEY_WIDTH] is None:
-        raise no_job(public_id(job.uuid, job.sync))
+        raise absent.why(row[0], job, endpoint)
 
 
 def cancel(key: GivenKey, endpoint: str, job: JobId) -> State:
@@ -266,12 +262,16 @@ def retry(key: GivenKey, endpoint: str, job: JobId) -> State:
 
 
 def retry_job(job: UUID, by: str) -> State:
-    """Queue a FAILED or TIMED_OUT job again, once per end; Refused(409) for any other."""
+    """Queue a FAILED or TIMED_OUT job again, once per end; Refused: 409 for any other, 410 without its input."""
     with transaction.atomic():
         state = _lock(job)
+        payload = (
+            Payload.objects.filter(job__payload_gone_at=None, pk=job).only("inputs", "request_bucket_wiped").first()
+        )
+        if payload is None:
+            raise absent.of(job)
         if state not in RETRYABLE:
             raise Refused(409, "not_retryable", f"Only FAILED and TIMED_OUT jobs can be retried; this one is {state}.")
-        payload = Payload.objects.only("inputs", "request_bucket_wiped").get(pk=job)
         if payload.request_bucket_wiped:
             raise Refused(409, "not_retryable", "The S3 secrets of this job are kept for 24 h only. Run it anew.")
         if not inputs.can_run_again(payload):

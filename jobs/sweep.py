@@ -11,6 +11,7 @@ from django_q.tasks import async_task
 
 from accounts import rates
 from accounts.sql import first, one, rows, run
+from jobs import deletion, retention
 from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key
 from jobs.loss import lose
@@ -167,6 +168,27 @@ def let_holds_go() -> int:
     return release_holds(BATCH)
 
 
+def retain() -> int:
+    """What is kept for some days only. It may be much, so a task deletes it; asked again until it is done."""
+    if not retention.due():
+        return 0
+    async_task("jobs.tasks.retain", cluster="slow")
+    return 1
+
+
+def go_on_deleting() -> int:
+    """What was asked to be deleted and is not gone yet."""
+    if not deletion.to_do():
+        return 0
+    async_task("jobs.tasks.go_on_deleting", cluster="slow")
+    return 1
+
+
+def forget_words() -> int:
+    """That something was deleted, long ago."""
+    return assets.forget_words()
+
+
 def discard_uploads() -> int:
     """Files that nothing names: the deleting is S3's pace, so a task does it; asked again until it is done."""
     doom_unwon(BATCH)
@@ -214,6 +236,9 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     forget_gone,
     forget_previews,
     let_holds_go,
+    retain,
+    go_on_deleting,
+    forget_words,
     discard_uploads,
     tell_disabled,
     forget_deliveries,

@@ -1,7 +1,7 @@
 """Django-Q2's tasks: two lines each. They may run twice or die half-way: sweep finishes what they leave."""
 
+from jobs import deletion, retention, uploads
 from jobs import dispatch as dispatching
-from jobs import uploads
 from jobs.webhooks import mail
 
 
@@ -10,7 +10,15 @@ def dispatch(endpoint_id: int) -> int:
 
 
 def discard_uploads() -> int:
-    return uploads.discard()
+    return uploads.discard_all()
+
+
+def go_on_deleting() -> int:
+    return deletion.go_on()
+
+
+def retain() -> int:
+    return retention.retain()
 
 
 def tell_disabled() -> int:

@@ -1,7 +1,9 @@
 """Upload slots for the worker that holds an attempt, and the end of files that no attempt won (rules.md 4, 12)."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -13,6 +15,7 @@ from django.db import transaction
 from accounts import sql
 from accounts.errors import Refused
 from accounts.sealed import SealBroken, Sealed
+from jobs import tally
 from jobs.ids import AttemptId
 from jobs.models import Payload
 from storage import assets, objects
@@ -113,9 +116,13 @@ SELECT b.id FROM storage_blob b LEFT JOIN jobs_attempt a ON a.job_id = b.job_id 
  WHERE b.state = 'pending' AND b.created_at < clock_timestamp() - %(life)s * interval '1 s'
    AND (a.id IS NULL OR a.ended_at IS NOT NULL)
  ORDER BY b.created_at LIMIT %(batch)s"""
+# Assets are locked before their blobs, as by all who lock both.
 DOOM = f"""
-WITH unwon AS ({UNWON}), blob AS (
-    UPDATE storage_blob b SET state = 'dying' FROM unwon WHERE b.id = unwon.id AND b.state = 'pending' RETURNING b.id
+WITH unwon AS ({UNWON}), asset AS (
+    SELECT a.id FROM storage_asset a JOIN unwon ON a.blob_id = unwon.id FOR UPDATE OF a
+), blob AS (
+    UPDATE storage_blob b SET state = 'dying' FROM unwon
+     WHERE b.id = unwon.id AND b.state = 'pending' AND (SELECT count(*) FROM asset) >= 0 RETURNING b.id
 )
 DELETE FROM storage_asset a USING blob WHERE a.blob_id = blob.id"""
 
@@ -126,23 +133,88 @@ def doom_unwon(batch: int = 200) -> None:
     sql.run(DOOM, {"life": int(life.total_seconds()), "batch": batch})
 
 
+PLACES_AT_ONCE = 8
+
+
 def discard(batch: int = 200) -> int:
-    """Delete DYING blobs, object first; no transaction is open meanwhile. What fails stays for the next time."""
+    """Delete DYING blobs, object first; no transaction is open meanwhile. What fails stays for the next time.
+
+    S3s are asked side by side, each until it fails once, so that one that is away keeps no other's files from going.
+    """
     doom_unwon(batch)
-    gone, failed = [], []
-    for blob in assets.dying(batch):
+    at, gone = _by_place(assets.dying(batch)), 0
+    gone += _forget(at.pop(None, []), reached=False)
+    with ThreadPoolExecutor(PLACES_AT_ONCE, thread_name_prefix="discard") as pool:
+        for done in as_completed([pool.submit(_delete, place, blobs) for place, blobs in at.items() if place]):
+            deleted, kept, fault = done.result()
+            gone += _forget(deleted)
+            _failed(kept, fault)
+    return gone
+
+
+def discard_all(within_s: float = 180) -> int:
+    """In batches, until nothing more can be deleted or the time is over."""
+    ends, gone = time.monotonic() + within_s, 0
+    while (now := discard()) and time.monotonic() < ends:
+        gone += now
+    return gone + now
+
+
+def _by_place(blobs: Iterable[Blob]) -> dict[Place | None, list[Blob]]:
+    """None: that cannot be reached any more."""
+    found: dict[Place | None, list[Blob]] = {}
+    for blob in blobs:
         try:
-            if place := _reached_from_here(blob):
-                with told(place, DELETE):
-                    if blob.upload_id and blob.stored_at is None:
-                        objects.abort(place, blob.key, blob.upload_id)
-                    delete_objects(place, [blob.key])
-            gone.append(blob.pk)
-        except (S3Fault, SealBroken, BucketRefused) as error:
-            log.warning("could not delete %s: %s", blob.key, error)
-            failed.append(blob.pk)
-    assets.failed(failed)
-    return Blob.all_tenants.filter(id__in=gone).delete()[0]
+            found.setdefault(_reached_from_here(blob), []).append(blob)
+        except (SealBroken, BucketRefused) as error:
+            _failed([blob], str(error))
+    return found
+
+
+def _delete(place: Place, blobs: Sequence[Blob]) -> tuple[list[Blob], list[Blob], str]:
+    """Without the database: what was deleted, what was not, the one that failed last, and why."""
+    for number, blob in enumerate(blobs):
+        try:
+            with told(place, DELETE):
+                if blob.part_bytes:
+                    objects.drop_parts(place, blob.key, blob.upload_id)
+                delete_objects(place, [blob.key])
+        except S3Fault as fault:
+            return list(blobs[:number]), [*blobs[number + 1 :], blob], str(fault)
+    return list(blobs), [], ""
+
+
+def _failed(blobs: Sequence[Blob], fault: str) -> None:
+    """The others of the same place may go before the one that failed, the last, the next time."""
+    if not blobs:
+        return
+    log.warning("could not delete %s (and left %d more): %s", blobs[-1].key, len(blobs) - 1, fault)
+    assets.failed([blob.pk for blob in blobs[:-1]])
+    assets.failed([blobs[-1].pk])
+    tally.blame({blob.deletion_id for blob in blobs if blob.deletion_id}, fault)
+
+
+FORGET = """
+WITH due AS (
+    SELECT id FROM storage_blob WHERE id = ANY (%(blobs)s) ORDER BY id FOR UPDATE SKIP LOCKED
+), blob AS (
+    DELETE FROM storage_blob b USING due WHERE b.id = due.id RETURNING b.deletion_id, b.bytes
+), counted AS (
+    SELECT deletion_id, count(*) AS n, sum(bytes) AS bytes FROM blob
+     WHERE deletion_id IS NOT NULL GROUP BY deletion_id ORDER BY deletion_id
+), receipt AS (
+    UPDATE jobs_deletion d SET files = d.files + CASE WHEN %(reached)s::bool THEN c.n ELSE 0 END,
+           bytes = d.bytes + CASE WHEN %(reached)s::bool THEN c.bytes ELSE 0 END,
+           out_of_reach = d.out_of_reach + CASE WHEN %(reached)s::bool THEN 0 ELSE c.n END
+      FROM counted c WHERE d.id = c.deletion_id
+)
+SELECT count(*) FROM blob"""
+
+
+def _forget(blobs: Sequence[Blob], *, reached: bool = True) -> int:
+    """Their rows, each counted in its receipt by whoever takes it away."""
+    ids = [blob.pk for blob in blobs]
+    return int(sql.one(FORGET, {"blobs": ids, "reached": reached})[0]) if ids else 0
 
 
 def _reached_from_here(blob: Blob) -> Place | None:

@@ -6,7 +6,7 @@ A blob's state changes only under its row's lock. Nothing here holds a transacti
 import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from mimetypes import guess_type
 from typing import IO
 from uuid import UUID
@@ -179,10 +179,9 @@ def complete(tenant_id: UUID, asset_id: UUID) -> Asset:
         raise Refused(422, "wrong_bytes", error)
     try:
         with transaction.atomic():
-            kept = keep(blob)
-            if not Asset.all_tenants.filter(pk=asset_id).update(blob=kept):
-                let_go([kept.pk])
-                raise no_asset(tenant_id, asset_id)
+            if not Asset.all_tenants.select_for_update().filter(pk=asset_id).exists():
+                raise no_asset(tenant_id, asset_id)  # its row first, as whoever deletes it does
+            Asset.all_tenants.filter(pk=asset_id).update(blob=keep(blob))
     except Lost:
         raise no_asset(tenant_id, asset_id) from None
     return Asset.all_tenants.select_related("blob__bucket").get(pk=asset_id)
@@ -192,6 +191,18 @@ def of_tenant(tenant_id: UUID) -> QuerySet[Asset]:
     """The assets that are there to be used: uploaded, and not expired."""
     there = ~Q(blob__state=Blob.State.PENDING) & (Q(expires_at=None) | Q(expires_at__gt=Now()))
     return Asset.all_tenants.filter(there, tenant_id=tenant_id)
+
+
+def days_kept(tenant_id: UUID) -> int:
+    """How many days the tenant's files are kept at most; 0: for ever."""
+    days = Tenant.objects.values_list("asset_days", flat=True).get(pk=tenant_id)
+    return int(settings.ASSET_DAYS if days is None else days)
+
+
+def ends_at(asset: Asset, days: int) -> datetime | None:
+    """When it is deleted, if its tenant's are kept for so many days."""
+    oldest = asset.created_at + timedelta(days=days) if days else None
+    return min((at for at in (asset.expires_at, oldest) if at), default=None)
 
 
 def no_asset(tenant_id: UUID, asset_id: UUID) -> Refused:
@@ -212,28 +223,47 @@ def delete(tenant_id: UUID, asset_id: UUID) -> None:
         forget([asset])
 
 
-def forget(assets: Collection[Asset]) -> None:
-    """In a transaction, with their rows locked: delete them, leave word of it, and let go of their bytes."""
+def forget(assets: Collection[Asset], deletion: UUID | None = None) -> None:
+    """In a transaction, with their rows locked: delete them, leave word of it, and let go of their bytes, whose end is
+    counted in that receipt."""
     words = [Gone(id=asset.pk, tenant_id=asset.tenant_id) for asset in assets]
     Gone.all_tenants.bulk_create(words, ignore_conflicts=True)
     Asset.all_tenants.filter(pk__in=[asset.pk for asset in assets]).delete()
-    let_go(asset.blob_id for asset in assets)
+    let_go((asset.blob_id for asset in assets), deletion)
 
 
 DYING = """
-UPDATE storage_blob b SET state = 'dying' WHERE b.id = ANY (%(blobs)s) AND b.state <> 'dying'
+UPDATE storage_blob b SET state = 'dying', deletion_id = coalesce(%(deletion)s::uuid, b.deletion_id)
+ WHERE b.id = ANY (%(blobs)s) AND b.state <> 'dying'
    AND NOT EXISTS (SELECT 1 FROM storage_asset a WHERE a.blob_id = b.id)
    AND NOT EXISTS (SELECT 1 FROM storage_hold h WHERE h.blob_id = b.id)"""
 
 
-def let_go(blobs: Iterable[UUID]) -> int:
+def let_go(blobs: Iterable[UUID], deletion: UUID | None = None) -> int:
     """In a transaction that has taken references away: the blobs that have none now are DYING. How many are.
 
     Locked by a statement of its own: only one that begins after that sees who named them meanwhile.
     """
-    ids = sorted(set(blobs))
-    sql.rows("SELECT id FROM storage_blob WHERE id = ANY (%s) ORDER BY id FOR UPDATE", [ids])
-    return sql.run(DYING, {"blobs": ids})
+    ids = list(set(blobs))
+    lock(ids)
+    return sql.run(DYING, {"blobs": ids, "deletion": deletion})
+
+
+def lock(blobs: Iterable[UUID]) -> None:
+    """In a transaction. All that it comes to lock at once, since that is in one order."""
+    sql.rows("SELECT id FROM storage_blob WHERE id = ANY (%s) ORDER BY id FOR UPDATE", [sorted(set(blobs))])
+
+
+WORDS_BATCH = 10_000
+FORGET_WORDS = """
+DELETE FROM storage_gone WHERE id IN (
+       SELECT id FROM storage_gone WHERE at < (SELECT clock_timestamp() - %(days)s * interval '1 day')
+        ORDER BY at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)"""
+
+
+def forget_words() -> int:
+    """What was deleted GONE_DAYS ago is from now on as if it had never been."""
+    return sql.run(FORGET_WORDS, {"days": settings.GONE_DAYS, "batch": WORDS_BATCH})
 
 
 def failed(blobs: Collection[UUID]) -> None:

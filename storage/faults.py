@@ -39,17 +39,19 @@ KINDS = (*AGAIN, "address", "name", "key", "signature", "permission", "region", 
 
 @dataclass(frozen=True)
 class Action:
-    """What was tried, and Amazon's word for the permission to do it."""
+    """What was tried, and Amazon's word for the permission to do it; on objects, or on the S3 bucket itself."""
 
     verb: str
     permission: str
+    on_objects: bool = True
 
 
-WRITE, READ, DELETE, ABORT = (
+WRITE, READ, DELETE, ABORT, LIST = (
     Action("write", "s3:PutObject"),
     Action("read", "s3:GetObject"),
     Action("delete", "s3:DeleteObject"),
     Action("drop uploads in parts", "s3:AbortMultipartUpload"),
+    Action("list", "s3:ListBucket, s3:ListBucketMultipartUploads", on_objects=False),
 )
 
 
@@ -168,7 +170,8 @@ def _signature(said: Said, place: Place, action: Action) -> str:
 
 
 def _permission(said: Said, place: Place, action: Action) -> str:
-    where = "/".join(part for part in (place.s3_bucket, place.prefix, "*") if part)
+    objects = (place.prefix, "*") if action.on_objects else ()
+    where = "/".join(part for part in (place.s3_bucket, *objects) if part)
     return (
         f"The access key may not {action.verb} in S3 bucket {place.s3_bucket!r}"
         + (f" below {place.prefix!r}" if place.prefix else "")

@@ -150,6 +150,7 @@ class Blob(Owned):
     stored_at = models.DateTimeField(null=True, help_text="When Hearth found it in S3, whole.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     tried_at = models.DateTimeField(null=True, editable=False, help_text="When its object could not be deleted.")
+    deletion_id = models.UUIDField(null=True, editable=False, help_text="The receipt in which its end is counted.")
 
     class Meta:
         constraints = [
@@ -168,6 +169,9 @@ class Blob(Owned):
                 name="blob_stored",
                 include=["bytes"],
                 condition=models.Q(state="kept", bucket__isnull=True, of_request=False),
+            ),
+            models.Index(
+                fields=["deletion_id"], name="blob_of_deletion", condition=models.Q(deletion_id__isnull=False)
             ),
         ]
 

@@ -1,7 +1,7 @@
 """What this process asks of S3 itself about one object: whether it is there, and to make one of parts. Nothing here
 touches the database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 
-from storage.places import Place, client, operators_place
+from storage.places import Place, client, delete_objects, operators_place
 from worker.wire import Found, Part
 
 
@@ -116,6 +116,36 @@ def abort(place: Place, key: str, upload_id: str) -> None:
     except ClientError as error:
         if error.response["Error"]["Code"] != DONE:
             raise
+
+
+def drop_parts(place: Place, key: str, upload_id: str = "") -> None:
+    """Abort all that was begun in parts under this very key; only upload_id where the access key may not list them.
+    Raises botocore's errors."""
+    try:
+        begun = [upload["UploadId"] for upload in _begun(place, key) if upload["Key"] == key]
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] not in UNTOLD:
+            raise
+        begun = [upload_id] if upload_id else []
+    for each in begun:
+        abort(place, key, each)
+
+
+def clear(place: Place, prefix: str) -> None:
+    """Delete every object, and abort every upload in parts, whose key begins so. Raises botocore's errors."""
+    pages = client(place).get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=place.s3_bucket, Prefix=prefix, PaginationConfig={"PageSize": 500}):
+        delete_objects(place, [found["Key"] for found in page.get("Contents", [])])
+    for upload in list(_begun(place, prefix)):
+        abort(place, upload["Key"], upload["UploadId"])
+
+
+UNTOLD = (403, 405, 501)  # who may not list, and S3s that cannot
+
+
+def _begun(place: Place, prefix: str) -> Iterator[dict[str, Any]]:
+    for page in client(place).get_paginator("list_multipart_uploads").paginate(Bucket=place.s3_bucket, Prefix=prefix):
+        yield from page.get("Uploads", [])
 
 
 def _absent(wanted: Wanted) -> Found:

@@ -17,6 +17,7 @@ from accounts.admin.pages import Admin, BigTable, ReadOnly, asking, change_url, 
 from accounts.errors import Refused, counted
 from jobs.admin.job_page import STATES, clock, job_page, label, unbroken
 from jobs.admin.shown import duration
+from jobs.deletion import delete_job
 from jobs.lifecycle import cancel_job, retry_job
 from jobs.models import Job, Worker
 from jobs.states import State
@@ -24,13 +25,14 @@ from jobs.states import State
 CLOCKS_DIFFER = timedelta(hours=1)  # between the process that made an id and the database, at most
 WORKERS_SEARCHED = 100
 DONE = {State.CANCELLED: "cancelled", State.IN_QUEUE: "queued again"}
-WHEN = {"cancel": (State.IN_QUEUE, State.IN_PROGRESS), "retry": (State.FAILED, State.TIMED_OUT)}
+WHEN = {"cancel": (State.IN_QUEUE, State.IN_PROGRESS), "retry": (State.FAILED, State.TIMED_OUT), "erase": tuple(State)}
 Verb = Callable[[UUID, str], State]
 FACTS = ("state_label", "tenant", "endpoint", "api_key")
 WORK = ("worker_name", "current", "delay", "execution")
 TIMES = ("created_at", "queued_at", "started_at", "finished_at")
 RULES = ("priority", "ttl", "timeout", "deadline_at")
 COUNTS = ("retries", "losses", "free_losses", "bucket")
+GONE = ("payload_gone_at", "events_gone_at")
 
 
 def id_at(moment: datetime, slack: timedelta) -> UUID:
@@ -83,11 +85,11 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     search_help_text = "A job's id, or the beginning of a worker's name"
     fieldsets = (
         (None, {"fields": (FACTS, WORK, TIMES)}),
-        ("Rules", {"fields": (RULES, COUNTS), "classes": ("collapse",)}),
+        ("Rules", {"fields": (RULES, COUNTS, GONE), "classes": ("collapse",)}),
     )
     change_form_after_template = "jobs/job_page.html"
     actions = ("cancel_selected", "retry_selected")
-    actions_detail = ("cancel", "retry")
+    actions_detail = ("cancel", "retry", "erase")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         found = super().get_queryset(request)
@@ -161,6 +163,21 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     @asking("Retry the job", "replay", "It is queued again; output and error are cleared.", permission="operate")
     def retry(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._on_page(request, object_id, retry_job, State.IN_QUEUE)
+
+    @asking(
+        "Delete the job",
+        "delete_forever",
+        "It ends now, and goes with its input, output, timeline and files. Nothing comes back; what it used stays.",
+        permission="operate",
+        danger=True,
+    )
+    def erase(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        try:
+            receipt = delete_job(UUID(object_id), f"by {request.user.get_username()} in the admin")
+        except (Refused, ValueError):
+            return leave(request, reverse("admin:jobs_job_changelist"))
+        messages.success(request, "The job is deleted; this says how far it is.")
+        return leave(request, change_url(receipt))
 
     @admin.action(description="Cancel the selected jobs", permissions=["operate"])
     def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:

@@ -1,16 +1,21 @@
 """Tenants, with all that is theirs. Here and not in accounts, since only jobs knows grants and buckets too."""
 
 from typing import Any
+from uuid import UUID
 
+from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import Model, OuterRef, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.admin.keys import ApiKeyInline
-from accounts.admin.pages import Admin, going
+from accounts.admin.pages import Admin, asking, change_url, going, leave
 from accounts.admin.users import MemberInline
 from accounts.models import ApiKey, Member, Tenant
 from jobs.admin.counts import Rows, load
@@ -18,6 +23,7 @@ from jobs.admin.fleet import GrantInline, LoadColumns, link
 from jobs.admin.shown import duration
 from jobs.admin.usage import chart, csv_file, today
 from jobs.admin.webhooks import WebhookInline
+from jobs.deletion import delete_tenant
 from jobs.models import Grant, Usage, Webhook, WebhookSecret
 from jobs.report import month_before
 from storage.admin import BucketInline
@@ -39,9 +45,31 @@ def adding(kind: type[Model], what: str) -> Any:
     return add
 
 
+class SureForm(BaseDialogForm):  # type: ignore[misc]
+    """Nothing that was deleted comes back."""
+
+    name = forms.CharField(label="The tenant's name", widget=UnfoldAdminTextInputWidget)
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if not Tenant.objects.filter(pk=self.object_id, name=name).exists():
+            raise ValidationError("That is another name.")
+        return name
+
+
 @admin.register(Tenant)
 class TenantAdmin(LoadColumns, Admin):
-    list_display = ("name", "members", "api_keys", "grants", "buckets", "queued_jobs", "running_jobs", "created_at")
+    list_display = (
+        "name",
+        "members",
+        "api_keys",
+        "grants",
+        "buckets",
+        "queued_jobs",
+        "running_jobs",
+        "created_at",
+        "deleted_at",
+    )
     search_fields = ("name",)
     ordering = ("name",)
     jobs_by = "tenant__id__exact"
@@ -49,6 +77,7 @@ class TenantAdmin(LoadColumns, Admin):
     actions_detail = [
         {"title": "Add", "icon": "add", "items": [f"add_{name}" for name in ADDED]},
         {"title": "Usage as CSV", "icon": "download", "items": ["this_month", "last_month"]},
+        "delete_all",
     ]
     change_form_after_template = "jobs/usage_chart.html"
     add_key = adding(ApiKey, "API key")
@@ -66,6 +95,20 @@ class TenantAdmin(LoadColumns, Admin):
     def last_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return csv_file(month_before(today()), Tenant.objects.get(pk=object_id))
 
+    @asking(
+        "Delete all",
+        "delete_forever",
+        "Its keys are revoked now. Jobs, files, buckets and webhooks go, and nothing comes back; what it used stays.",
+        permission="delete",
+        danger=True,
+        form=SureForm,
+    )
+    def delete_all(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        receipt = delete_tenant(UUID(object_id), f"by {request.user.get_username()} in the admin")
+        self.log_change(request, receipt.tenant, "Deleted all that is its own.")
+        messages.success(request, f"{receipt.tenant} is deleted; this says how far it is.")
+        return leave(request, change_url(receipt))
+
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if tenant := kwargs.get("obj"):
             context |= {"chart": chart(Usage.objects.of(tenant))}
@@ -82,11 +125,12 @@ class TenantAdmin(LoadColumns, Admin):
         return super().get_queryset(request).annotate(**load("grant__tenant"), **counts)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        now = ("queued_jobs", "running_jobs", "all_jobs", "created_at")
+        now = ("queued_jobs", "running_jobs", "all_jobs", "created_at", "deleted_at")
         limits = [("max_queued", "max_running", "requests_per_10s"), MONTHLY]
         return (
             (None, {"fields": ["name", *([now, "id"] if obj else [])]}),
             ("Limits", {"fields": [*limits, *([("this_months_gpu", "this_months_cost", "stored")] if obj else [])]}),
+            ("Kept for", {"fields": [("payload_days", "asset_days", "event_days")]}),
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -96,6 +140,7 @@ class TenantAdmin(LoadColumns, Admin):
             "running_jobs",
             "all_jobs",
             "created_at",
+            "deleted_at",
             "this_months_gpu",
             "this_months_cost",
             "stored",

@@ -172,10 +172,12 @@ def shown(page: Sequence[Asset]) -> list[dict[str, Any]]:
     """Assets as clients see them; `blob__bucket` is at hand."""
     jobs = Job.all_tenants.filter(pk__in={asset.job_id for asset in page if asset.job_id}).only("id", "sync")
     ids = {job.pk: public_id(job.pk, job.sync) for job in jobs}
-    return [_shown(asset, ids.get(asset.job_id) if asset.job_id else None) for asset in page]
+    days = assets.days_kept(page[0].tenant_id) if page else 0
+    return [_shown(asset, ids.get(asset.job_id) if asset.job_id else None, days) for asset in page]
 
 
-def _shown(asset: Asset, job: str | None) -> dict[str, Any]:
+def _shown(asset: Asset, job: str | None, days: int) -> dict[str, Any]:
+    ends_at = assets.ends_at(asset, days)
     blob, of_job = asset.blob, {"job": job, "node": asset.node, "kind": asset.kind}
     return {
         "id": str(asset.pk),
@@ -186,6 +188,6 @@ def _shown(asset: Asset, job: str | None) -> dict[str, Any]:
         "sha256": blob.sha256,
         **({name: value for name, value in of_job.items() if value}),
         "created_at": asset.created_at.strftime(assets.WHEN),
-        "expires_at": asset.expires_at and asset.expires_at.strftime(assets.WHEN),
+        "expires_at": ends_at and ends_at.strftime(assets.WHEN),
         "url": asset.url or signer.url(blob.bucket, blob.key),
     }

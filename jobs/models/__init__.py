@@ -1,6 +1,7 @@
-"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, the workers, usage, and
-webhooks with their deliveries."""
+"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, the workers, usage,
+webhooks with their deliveries, and receipts of what was deleted."""
 
+from jobs.models.deletion import Deletion
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
 from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload, Preview
 from jobs.models.runpod import Receipt, RunpodEndpoint
@@ -11,6 +12,7 @@ __all__ = [
     "Attempt",
     "Catalogue",
     "Chunk",
+    "Deletion",
     "Delivery",
     "DeliveryTry",
     "Endpoint",

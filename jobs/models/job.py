@@ -55,6 +55,8 @@ class Job(Owned):
     delay_ms = models.BigIntegerField(null=True)
     execution_ms = models.BigIntegerField(null=True)
     worker_name = models.CharField(max_length=200, db_default="")
+    payload_gone_at = models.DateTimeField(null=True, editable=False, help_text="Its input and output were deleted.")
+    events_gone_at = models.DateTimeField(null=True, editable=False, help_text="Its timeline was deleted.")
 
     class Meta:
         constraints = [
@@ -77,6 +79,16 @@ class Job(Owned):
             ),
             models.Index(fields=["grant", "-finished_at"], name="job_finished", condition=Q(finished_at__isnull=False)),
             models.Index(fields=["tenant", "-id"], name="job_of_tenant"),
+            models.Index(
+                fields=["tenant", "finished_at"],
+                name="job_with_payload",
+                condition=Q(finished_at__isnull=False, payload_gone_at__isnull=True),
+            ),
+            models.Index(
+                fields=["tenant", "finished_at"],
+                name="job_with_events",
+                condition=Q(finished_at__isnull=False, events_gone_at__isnull=True),
+            ),
         ]
 
     @property

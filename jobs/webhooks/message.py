@@ -61,7 +61,8 @@ class Message:
 # `p` is the payload without an output that is too large, which is not even read.
 ABOUT = f"""
 SELECT d.message, d.kind, d.tenant_id, coalesce(w.url, p.webhook), clock_timestamp(), p.omitted,
-       d.kind = 'test', j.state, (j.attempt, j.retries) = (d.attempt, d.retries), {history.COLUMNS}
+       d.kind = 'test', j.state, (j.attempt, j.retries) = (d.attempt, d.retries) AND j.payload_gone_at IS NULL,
+       {history.COLUMNS}
   FROM jobs_delivery d LEFT JOIN jobs_webhook w ON w.id = d.webhook_id
   LEFT JOIN (jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id) ON j.id = d.job_id
   LEFT JOIN LATERAL (
@@ -73,8 +74,8 @@ ABOUT_WIDTH = 9
 
 
 def make(delivery: int) -> Message | None:
-    """The message as it is to be sent now; None if the job has moved on since the news: it would tell what is no longer
-    so, perhaps after newer news has come."""
+    """The message as it is to be sent now; None if the job has moved on since the news, which would tell what is no
+    longer so, perhaps after newer news has come; or if what it would tell was deleted."""
     row = sql.first(ABOUT, {"delivery": delivery, "most": BODY_MAX_BYTES})
     if row is None:
         return None

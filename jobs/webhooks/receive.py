@@ -12,7 +12,7 @@ from jobs.wire.bodies import Part, Unreadable, split_object
 
 KEPT = ("id", "status", "delayTime", "executionTime", "workerId", "error", "output")  # not its copy of the request
 FIELD_CHARS = 4_000
-MOST_RECEIPTS = 20  # of an attempt
+MOST_RECEIPTS = 20  # of an attempt; none of a job whose content was deleted
 
 
 def receive(attempt: AttemptId, body: bytes, fault: str = "", at_s3: AtS3 = NOTHING_YET) -> None:
@@ -38,7 +38,7 @@ def _applied(attempt: AttemptId, body: bytes, fault: str, at_s3: AtS3) -> tuple[
 KEEP = """
 INSERT INTO jobs_receipt (job_id, attempt, at, bytes, said, outcome)
 SELECT j.id, %(number)s, clock_timestamp(), %(bytes)s, %(said)s, %(outcome)s FROM jobs_job j
- WHERE j.id = %(job)s
+ WHERE j.id = %(job)s AND j.payload_gone_at IS NULL
    AND (SELECT count(*) FROM jobs_receipt WHERE job_id = %(job)s AND attempt = %(number)s) < %(most)s"""
 
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from accounts.errors import Refused, bad_request
-from jobs import following
+from jobs import absent, following
 from jobs.following import News, Reading, Seen
 from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import READ
@@ -136,7 +136,7 @@ def _job_id(request: Request) -> JobId:
     text = request.path_params["job"]
     job = parse_job_id(text)
     if job is None:
-        raise following.no_job(text)
+        raise absent.no_job(text, where="")
     return job
 
 

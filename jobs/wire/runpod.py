@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from accounts.errors import Refused, bad_request
 from accounts.keys import GivenKey
-from jobs import catalogue, history, lifecycle
+from jobs import absent, catalogue, history, lifecycle
 from jobs import stream as streams
 from jobs.ids import JobId, parse_job_id, public_id
 from jobs.live import Hub, job_key, stream_key
@@ -181,7 +181,7 @@ def _job_id(request: Request) -> JobId:
     text = request.path_params["job"]
     job = parse_job_id(text)
     if job is None:
-        raise lifecycle.no_job(text)
+        raise absent.no_job(text)
     return job
 
 

@@ -15,12 +15,13 @@ from django_q.models import OrmQ, Task
 from django_q.signing import SignedPackage
 
 import hearth.urls  # noqa: F401  loads the pages
-from accounts.models import Member, Tenant, User
+from accounts.models import Member, Tenant, User, uuid7
 from accounts.sealed import Sealed
 from jobs.ids import JobId
 from jobs.models import (
     Attempt,
     Catalogue,
+    Deletion,
     Delivery,
     DeliveryTry,
     Endpoint,
@@ -135,6 +136,7 @@ class Rows:
             **own, bucket=self.bucket, key=key, bytes=9, content_type="image/png", state="kept"
         )
         Asset.all_tenants.create(**own, blob=blob, name="picture.png", node="9", kind="image")
+        Deletion.all_tenants.create(tenant=self.tenant, what="job", job_id=uuid7(), asked_by=self.name)
 
     def _tasks(self) -> None:
         now = timezone.now()

@@ -17,6 +17,7 @@ from jobs.states import State
 from jobs.webhooks import message as messages
 from jobs.webhooks.message import Message, make
 from jobs.webhooks.register import first_secret, register, roll_secret, send_test
+from storage.models import Asset, Blob
 from tests.cast import Client, Place, new_client
 from tests.webhooks.sending import end_now, ended, only
 
@@ -120,6 +121,9 @@ def test_files_have_urls_signed_at_each_try(own_place: Place, monkeypatch: pytes
     job = acme.submit(webhook=URL)
     own_place.worker().take_one()
     asset = {"id": "x", "key": f"{acme.tenant.pk}/x.png", "node": "2", "kind": "image", "name": "x.png"}
+    own = {"tenant": acme.tenant, "job_id": job.uuid}
+    blob = Blob.all_tenants.create(**own, key=asset["key"], bytes=3, content_type="image/png", state="kept")
+    Asset.all_tenants.create(**own, blob=blob, name="x.png")
     end_now(job, State.COMPLETED, {"files": [asset["key"]], "datas": {}, "assets": [asset]})
     first = json.loads(made(acme).body)["output"]["files"][0]
     assert "X-Amz-Signature" in first

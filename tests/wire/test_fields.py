@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from accounts.sealed import Sealed
 from jobs.models import Payload
 from jobs.news import started
-from storage.models import Bucket
+from storage.models import Asset, Blob, Bucket
 from tests.cast import WORKFLOW, attempt_of
 from tests.wire.api import Api, check_refusal, finish, job_row, nothing_stored
 
@@ -252,6 +252,9 @@ def job_with_a_file(api: Api) -> str:
     finish(api, claimed, {"files": []})
     output = {"files": ["k.png"], "assets": [{"id": "1", "key": "k.png", "name": "k.png"}]}
     Payload.objects.filter(job_id=claimed.job).update(output=orjson.dumps(output))
+    own = {"tenant": api.client.tenant, "job_id": claimed.job}
+    blob = Blob.all_tenants.create(**own, key="k.png", bytes=3, content_type="image/png", state="kept")
+    Asset.all_tenants.create(**own, blob=blob, name="k.png")
     return job
 
 

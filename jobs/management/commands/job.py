@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts.errors import Refused
 from jobs import history
 from jobs.ids import parse_job_id
 from jobs.models import Job
@@ -37,6 +38,9 @@ class Command(BaseCommand):
         )
         if not job:
             raise CommandError(f"There is no job {text!r}.")
-        status: dict[str, Any] = orjson.loads(history.result(job.pk).json())
+        try:
+            status: dict[str, Any] = orjson.loads(history.result(job.pk).json())
+        except Refused as gone:
+            status = {"id": job.public_id, "status": job.state, "error": gone.error}
         status |= {"tenant": job.tenant.name, "endpoint": job.endpoint.name, "created_at": job.created_at.isoformat()}
         return status | {"attempts": job.attempt, "events": history.timeline(job)}
