@@ -58,6 +58,9 @@ class Tenant(Limited):
         return self.name
 
 
+NOT_DELETED = {"deleted_at": None}  # of whom something new may be
+
+
 class User(AbstractUser):
     """A person who signs in to the admin: the operator's staff, or a tenant's member."""
 
@@ -94,7 +97,7 @@ class Member(Owned):
         DEVELOPER = "developer"
         VIEWER = "viewer"
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="members")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="members", limit_choices_to=NOT_DELETED)
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=9, choices=Role, default=Role.DEVELOPER)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -144,7 +147,7 @@ class ApiKey(Owned, Key, Limited):
         READ = "read", "read: status, health, requests"
 
     kind = CLIENT
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", limit_choices_to=NOT_DELETED)
     scopes = ArrayField(models.CharField(max_length=20, choices=Scope), default=list, blank=True)
 
     class Meta(Key.Meta):

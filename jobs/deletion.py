@@ -8,17 +8,19 @@ any number may be at it. The receipt says what went, and when nothing was left. 
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django_q.tasks import async_task
 
 from accounts import sql
 from accounts.errors import not_found
-from accounts.models import ApiKey, Tenant
+from accounts.models import ApiKey, Member, Tenant, User
 from accounts.sealed import SealBroken
 from jobs import absent, removal, tally
 from jobs.lifecycle import cancel_job
@@ -77,21 +79,49 @@ def to_do() -> bool:
     return Deletion.all_tenants.filter(done_at=None).exists()
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One pass: when it ends, and the S3s that failed in it. None is asked twice, so that one that is away does not
+    keep the pass from all others."""
+
+    ends: float
+    failed: dict[Place, S3Fault] = field(default_factory=dict)
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.ends
+
+    def clear(self, place: Place, folder: str) -> str:
+        """All else that lies in that folder goes too, as uploads in parts that nobody knows of. Says what is not known.
+        Raises S3Fault."""
+        prefix = full_key(place, folder)
+        if place in self.failed:
+            raise self.failed[place]
+        try:
+            with told(place, LIST):
+                objects.clear(place, prefix)
+        except S3Fault as fault:
+            if fault.kind == "permission":
+                return f"Whether anything else lies below {prefix!r} is not known: {fault}"
+            self.failed[place] = fault
+            raise
+        return ""
+
+
 def go_on(within_s: float = WITHIN_S) -> int:
     """One pass over all that is not done, each as far as it comes now; how many are done."""
-    ends, done = time.monotonic() + within_s, 0
+    now, done = Pass(time.monotonic() + within_s), 0
     for receipt in Deletion.all_tenants.filter(done_at=None).order_by("asked_at"):
-        if time.monotonic() > ends:
+        if now.is_over():
             break
         try:
-            done += _job(receipt) if receipt.what == What.JOB else _tenant(receipt, ends)
+            done += _job(receipt, now) if receipt.what == What.JOB else _tenant(receipt, now)
         except (S3Fault, SealBroken) as fault:
             log.warning("%s waits: %s", receipt, fault)
             tally.blame([receipt.pk], str(fault))
     return done
 
 
-def _job(receipt: Deletion) -> bool:
+def _job(receipt: Deletion, now: Pass) -> bool:
     """Its row goes last, as it says which S3 bucket is its own."""
     assert receipt.job_id
     job = Job.all_tenants.select_related("bucket").filter(pk=receipt.job_id).first()
@@ -100,23 +130,24 @@ def _job(receipt: Deletion) -> bool:
         if not removal.removable([job.pk]):
             return False
         place = tenants_place(job.bucket) if job.bucket else operators_place(public=False)
-        note = _clear(place, f"{job.tenant_id}/{job.pk}/")
+        note = now.clear(place, f"{job.tenant_id}/{job.pk}/")
         removal.remove([job.pk], receipt.pk)
     return not _has_blobs(receipt) and _done(receipt, note)
 
 
-def _tenant(receipt: Deletion, ends: float) -> bool:
+def _tenant(receipt: Deletion, now: Pass) -> bool:
     tenant = receipt.tenant_id
-    while time.monotonic() < ends and (_end_some(tenant, receipt.pk) + _forget_some(tenant, receipt.pk)):
+    while not now.is_over() and (_end_some(tenant, receipt.pk) + _forget_some(tenant, receipt.pk)):
         pass
-    for batch in _pass(tenant):
+    for batch in _jobs(tenant):
         removal.remove(batch, receipt.pk)
-        if time.monotonic() > ends:
+        if now.is_over():
             return False
     if not _is_over(receipt):
         return False
-    notes = [_clear(place, f"{tenant}/") for place in _places(tenant)]
+    notes = [now.clear(place, f"{tenant}/") for place in _places(tenant)]
     with transaction.atomic():
+        _only_its_own(tenant).delete()
         for statement in REST:
             sql.run(statement, [tenant])
     return _done(receipt, " ".join(note for note in notes if note))
@@ -157,7 +188,7 @@ def _forget_some(tenant: UUID, receipt: UUID) -> int:
     return len(found) + let_go
 
 
-def _pass(tenant: UUID) -> Iterator[list[UUID]]:
+def _jobs(tenant: UUID) -> Iterator[list[UUID]]:
     """All its jobs, in batches."""
     last = UUID(int=0)
     more = "SELECT id FROM jobs_job WHERE tenant_id = %s AND id > %s ORDER BY id LIMIT %s"
@@ -186,17 +217,11 @@ def _places(tenant: UUID) -> Iterator[Place]:
         yield tenants_place(bucket)
 
 
-def _clear(place: Place, folder: str) -> str:
-    """All else that lies in that folder goes too, as uploads in parts that nobody knows of. Says what is not known."""
-    prefix = full_key(place, folder)
-    try:
-        with told(place, LIST):
-            objects.clear(place, prefix)
-    except S3Fault as fault:
-        if fault.kind != "permission":
-            raise
-        return f"Whether anything else lies below {prefix!r} is not known: {fault}"
-    return ""
+def _only_its_own(tenant: UUID) -> Any:
+    """Members who are of no other tenant, nor the operator's staff."""
+    elsewhere = Member.all_tenants.filter(user=OuterRef("pk")).exclude(tenant_id=tenant)
+    own = User.objects.filter(is_staff=False, is_superuser=False, memberships__tenant_id=tenant)
+    return own.exclude(Exists(elsewhere))
 
 
 REST = (

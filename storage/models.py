@@ -8,7 +8,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
-from accounts.models import Owned, Tenant, slug, uuid7
+from accounts.models import NOT_DELETED, Owned, Tenant, slug, uuid7
 from accounts.sealed import SealedField
 from storage.providers import (
     EXAMPLES,
@@ -31,7 +31,7 @@ class Bucket(Owned):
         PATH = PATH, "path: endpoint/bucket/key"
         VIRTUAL = VIRTUAL, "virtual host: bucket.endpoint/key"
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="buckets")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="buckets", limit_choices_to=NOT_DELETED)
     name = models.CharField(max_length=63, validators=[slug], help_text="What requests name it by, in `storage`.")
     is_default = models.BooleanField(default=False)
     endpoint_url = models.URLField(max_length=500, help_text=EXAMPLES)

@@ -87,6 +87,16 @@ class TenantAdmin(LoadColumns, Admin):
     add_webhook = adding(Webhook, "Webhook")
     add_secret = adding(WebhookSecret, "Webhook secret")
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A deleted tenant is only to be read."""
+        return super().has_change_permission(request, obj) and not (obj and obj.deleted_at)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        found: list[Any] = super().get_actions_detail(request, object_id)
+        if Tenant.objects.filter(pk=object_id, deleted_at=None).exists():
+            return found
+        return [action for action in found if action.path in ("this_month", "last_month")]
+
     @going("This month", "download")
     def this_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return csv_file(today().replace(day=1), Tenant.objects.get(pk=object_id))

@@ -127,4 +127,34 @@ class Migration(migrations.Migration):
                 name="deletion_names_what",
             ),
         ),
+        migrations.AlterField(
+            model_name="grant",
+            name="tenant",
+            field=models.ForeignKey(
+                limit_choices_to={"deleted_at": None},
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="grants",
+                to="accounts.tenant",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="webhook",
+            name="tenant",
+            field=models.ForeignKey(
+                limit_choices_to={"deleted_at": None},
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="webhooks",
+                to="accounts.tenant",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="webhooksecret",
+            name="tenant",
+            field=models.ForeignKey(
+                limit_choices_to={"deleted_at": None},
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="webhook_secrets",
+                to="accounts.tenant",
+            ),
+        ),
     ]

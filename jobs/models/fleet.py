@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.keys import WORKER
-from accounts.models import Key, Owned, Tenant, slug, uuid7
+from accounts.models import NOT_DELETED, Key, Owned, Tenant, slug, uuid7
 from storage.models import Bucket
 
 
@@ -72,7 +72,7 @@ class Grant(Owned):
     Its place in the fair queue is `clock`: GPU ms it has had for its weight, in the endpoint's common time (queue.py).
     """
 
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="grants")
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="grants", limit_choices_to=NOT_DELETED)
     endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="grants")
     weight = models.FloatField(default=1.0, help_text="Its share of the workers beside the other grants.")
     max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")

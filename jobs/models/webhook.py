@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.models import Owned, Tenant, uuid7
+from accounts.models import NOT_DELETED, Owned, Tenant, uuid7
 from accounts.sealed import SealedField
 from jobs.models.job import Job
 from jobs.states import News
@@ -19,7 +19,7 @@ class Webhook(Owned):
     """A URL that a tenant has registered for the kinds of news that it chose. A request's own `webhook` has no row."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="webhooks")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="webhooks", limit_choices_to=NOT_DELETED)
     url = models.CharField("URL", max_length=2048)
     kinds = ArrayField(models.CharField(max_length=9, choices=News))
     enabled = models.BooleanField(db_default=True, default=True)
@@ -44,7 +44,7 @@ class Webhook(Owned):
 class WebhookSecret(Owned):
     """Signs a tenant's deliveries as long as it holds; while several do, each delivery carries several signatures."""
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="webhook_secrets")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="webhook_secrets", limit_choices_to=NOT_DELETED)
     secret = SealedField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, editable=False, help_text="Empty for the newest.")

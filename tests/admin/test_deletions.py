@@ -50,7 +50,21 @@ def test_a_tenant_is_deleted_by_its_name_and_no_other(browser: Browser, operator
     rows.tenant.refresh_from_db()
     assert rows.tenant.deleted_at
     assert Deletion.all_tenants.get(what="tenant", tenant=rows.tenant).asked_by.startswith(f"by {operator.username}")
-    get(browser, page_url(rows.tenant))
+
+
+def test_a_deleted_tenant_can_only_be_read(browser: Browser, rows: Rows) -> None:
+    """What was made for it now would stay: it is deleted once."""
+    page = get(browser, page_url(rows.tenant))
+    assert all(text in page for text in ("Delete all", "Add", 'name="payload_days"', "This month"))
+    press(browser, rows.tenant, "delete_all", name=rows.tenant.name)
+    page = get(browser, page_url(rows.tenant))
+    assert not any(text in page for text in ("Delete all", 'name="payload_days"'))
+    assert "This month" in page
+    given = {"name": "a", "scopes": ["run"], "tenant": str(rows.tenant.pk)}
+    assert (
+        "not one of the available choices" in browser.post(reverse("admin:accounts_apikey_add"), given).content.decode()
+    )
+    assert not ApiKey.objects.of(rows.tenant).filter(revoked_at=None).exists()
 
 
 def test_the_days_of_a_tenant_are_set_on_its_page(browser: Browser) -> None:

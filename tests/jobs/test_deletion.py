@@ -25,7 +25,7 @@ from jobs.queue import Claimed
 from jobs.uploads import discard
 from jobs.webhooks.receive import receive
 from jobs.workers import release
-from storage import assets
+from storage import assets, objects
 from storage.models import Asset, Blob, Bucket, Gone, Hold
 from storage.places import client, operators_place, put_object
 from tests.cast import WORKFLOW, Client, attempt_of, attempt_row, new_client, new_place, unique
@@ -280,7 +280,8 @@ def test_files_in_a_requests_own_bucket_go_while_hearth_has_its_secret(
 def full(own: Client) -> list[JobId]:
     """A tenant with something in every table."""
     bucket = bucket_of(own)
-    Member.all_tenants.create(tenant=own.tenant, user=User.objects.create_user(unique("member")))
+    for user in (User.objects.create_user(unique("member")), User.objects.create_superuser(unique("operator"))):
+        Member.all_tenants.create(tenant=own.tenant, user=user)
     webhook = Webhook.all_tenants.create(tenant=own.tenant, url="https://example.com", kinds=["completed"])
     WebhookSecret.all_tenants.create(tenant=own.tenant, secret=Sealed.seal(unique("whsec")))
     Delivery.all_tenants.create(tenant=own.tenant, webhook=webhook, lane=webhook.pk, kind="test")
@@ -340,6 +341,42 @@ def test_a_tenant_goes_with_all_that_is_its_own(own: Client, monkeypatch: pytest
     assert history.status(globex.key, own.place.name, theirs).state == "COMPLETED"
     assert is_there(their_blob)
     assert delete_tenant(own.tenant.pk, "twice").pk == receipt.pk
+
+
+@pytest.mark.usefixtures("at_once_gone")
+def test_members_go_who_are_of_no_other_tenant_nor_the_operators(own: Client) -> None:
+    globex = new_client(own.place, "globex")
+    only, both = (User.objects.create_user(unique(name)) for name in ("only", "both"))
+    operator = User.objects.create_user(unique("operator"), is_staff=True)
+    for user in (only, both, operator):
+        Member.all_tenants.create(tenant=own.tenant, user=user)
+    Member.all_tenants.create(tenant=globex.tenant, user=both)
+    receipt = delete_tenant(own.tenant.pk, "test")
+    is_old(receipt)
+    assert go_all_the_way(receipt).done_at
+    assert set(User.objects.filter(pk__in=[only.pk, both.pk, operator.pk])) == {both, operator}
+    assert [member.tenant for member in both.memberships.all()] == [globex.tenant]
+
+
+@pytest.mark.usefixtures("at_once_gone")
+def test_an_s3_that_is_away_is_asked_once_in_a_pass_and_keeps_nobody_waiting(
+    own: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = bucket_of(own, endpoint_url="http://127.0.0.1:9")
+    stuck = [delete_job(own.submit().uuid, "test") for _ in range(3)]
+    Bucket.all_tenants.filter(pk=bucket.pk).update(is_default=False)
+    free, asked = delete_job(own.submit().uuid, "test"), []
+    clear = objects.clear
+    monkeypatch.setattr(
+        objects, "clear", lambda place, prefix: asked.append(place.endpoint_url) or clear(place, prefix)
+    )
+    go_on()
+    for receipt in (*stuck, free):
+        receipt.refresh_from_db()
+    assert [receipt.fault[:27] for receipt in stuck] == ["No connection to 127.0.0.1:"] * 3
+    assert (free.done_at is not None, asked.count(bucket.endpoint_url)) == (True, 1)
+    Bucket.all_tenants.filter(pk=bucket.pk).update(endpoint_url=operators_place(public=False).endpoint_url)
+    assert all(go_all_the_way(receipt).done_at for receipt in stuck)
 
 
 @pytest.mark.usefixtures("at_once_gone")
