@@ -83,6 +83,8 @@ def test_what_went_by_age_is_seen(browser: Browser, rows: Rows) -> None:
     receipt = Deletion.all_tenants.get(what="retention", tenant=rows.tenant)
     assert receipt.payloads == Job.objects.of(rows.tenant).count()
     assert str(receipt.pk) in get(browser, list_url(Deletion))
+    assert rows.job
+    assert "Payload gone at" in get(browser, page_url(rows.job))
 
 
 def command(*argv: str) -> str:
