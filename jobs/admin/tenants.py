@@ -45,6 +45,9 @@ def adding(kind: type[Model], what: str) -> Any:
     return add
 
 
+USAGE_FILES = "Usage as CSV"
+
+
 class SureForm(BaseDialogForm):  # type: ignore[misc]
     """Nothing that was deleted comes back."""
 
@@ -76,7 +79,7 @@ class TenantAdmin(LoadColumns, Admin):
     inlines = (ApiKeyInline, GrantInline, MemberInline, BucketInline, WebhookInline)
     actions_detail = [
         {"title": "Add", "icon": "add", "items": [f"add_{name}" for name in ADDED]},
-        {"title": "Usage as CSV", "icon": "download", "items": ["this_month", "last_month"]},
+        {"title": USAGE_FILES, "icon": "download", "items": ["this_month", "last_month"]},
         "delete_all",
     ]
     change_form_after_template = "jobs/usage_chart.html"
@@ -90,12 +93,6 @@ class TenantAdmin(LoadColumns, Admin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A deleted tenant is only to be read."""
         return super().has_change_permission(request, obj) and not (obj and obj.deleted_at)
-
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        found: list[Any] = super().get_actions_detail(request, object_id)
-        if Tenant.objects.filter(pk=object_id, deleted_at=None).exists():
-            return found
-        return [action for action in found if action.path in ("this_month", "last_month")]
 
     @going("This month", "download")
     def this_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -122,6 +119,9 @@ class TenantAdmin(LoadColumns, Admin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if tenant := kwargs.get("obj"):
             context |= {"chart": chart(Usage.objects.of(tenant))}
+            if tenant.deleted_at:
+                left = [button for button in context["actions_detail"] if button["title"] == USAGE_FILES]
+                context |= {"actions_detail": left}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def get_queryset(self, request: HttpRequest) -> Any:
