@@ -104,12 +104,15 @@ class Jobs(RuleBasedStateMachine):
         if verb == "cancel":
             assert self.client.cancel(job) == (before if before in FINAL else "CANCELLED")
         elif before in ("FAILED", "TIMED_OUT"):
-            self.ended.pop(job.uuid)
-            self.cleared[job.uuid] += len(found.payload.output or b"")
-            self.client.retry(job)
+            self.retry(job, found)
         else:
             with pytest.raises(Refused):
                 self.client.retry(job)
+
+    def retry(self, job: JobId, ended: Job) -> None:
+        self.ended.pop(job.uuid)
+        self.cleared[job.uuid] += len(ended.payload.output or b"")
+        self.client.retry(job)
 
     @rule()
     def purge(self) -> None:
@@ -180,6 +183,19 @@ class Jobs(RuleBasedStateMachine):
         for job in claimed:
             news.started(attempt_of(job))
             self.reported(worker, job, self.with_files(other, job, broken=broken), there)
+
+    @rule(worker=WORKERS, other=PICKS)
+    def regret(self, worker: str, other: int) -> None:
+        """A job that fails with its files is retried, and cancelled before it got to a worker again."""
+        claimed = self.worker(worker).take(1)
+        self.hand(worker, claimed)
+        for held in claimed:
+            news.started(attempt_of(held))
+            self.reported(worker, held, self.with_files(other, held, broken=True), there=True)
+            self.every_job_tells_the_truth()
+            job = next(job for job in self.jobs if job.uuid == held.job)
+            self.retry(job, row(job))
+            self.client.cancel(job)
 
     def reported(self, worker: str, claimed: Claimed, done: Done, there: bool) -> None:
         counts = self.is_open(claimed)
