@@ -18,7 +18,7 @@ from storage.places import operators_place, put_object
 
 log = logging.getLogger("hearth.web")
 LEAN_BYTES = 256 * 1024  # an input of no more stays as it is, at no cost
-MOVE_S, AWAY_S = 5, 30
+MOVE_S, AWAY_S = 2, 30  # RunPod's JS SDK gives `run` up after 3 s
 _away_until = 0.0
 
 

@@ -6,6 +6,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -127,6 +129,15 @@ def _endpoint(wanted: Wanted) -> str:
 
 
 async def in_s3(endpoint_url: str, within_s: float, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """do(…), which talks to that S3. Raises TimeoutError; the thread then goes on by itself."""
-    async with asyncio.timeout(within_s), _permits[endpoint_url]:
-        return await asyncio.get_running_loop().run_in_executor(POOL, lambda: do(*args, **kwargs))
+    """do(…), which talks to that S3. Raises TimeoutError; the thread then goes on by itself, and keeps its permit."""
+    permit = _permits[endpoint_url]
+    async with asyncio.timeout(within_s):
+        await permit.acquire()
+        working = POOL.submit(lambda: do(*args, **kwargs))
+        working.add_done_callback(partial(_give_back, asyncio.get_running_loop(), permit))
+        return await asyncio.wrap_future(working)
+
+
+def _give_back(loop: asyncio.AbstractEventLoop, permit: asyncio.Semaphore, _: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed: this process ends
+        loop.call_soon_threadsafe(permit.release)

@@ -1,17 +1,23 @@
 """Files that a job's input names: found when it is made, held while it may run, signed when it is handed over."""
 
+import asyncio
 import base64
 import os
+import socket
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from django.conf import settings
 
 from accounts import sql
 from accounts.sealed import Sealed
 from jobs.uploads import release_holds
 from jobs.wire import moving
+from jobs.wire.answers import json_app
+from jobs.wire.runpod import ROUTES
 from storage.models import Asset, Blob, Bucket, Hold
 from storage.places import client, operators_place
 from tests.api.v1 import V1
@@ -273,8 +279,6 @@ async def move(api: Api, text: str) -> Any:
 def test_base64_stays_while_s3_is_away_and_s3_is_not_asked_again_for_a_while(
     acme: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
     from botocore.exceptions import ConnectTimeoutError
 
     tries: list[Any] = []
@@ -289,3 +293,28 @@ def test_base64_stays_while_s3_is_away_and_s3_is_not_asked_again_for_a_while(
         before, after = asyncio.run(move(acme, big()[1]))
         assert after is before
     assert len(tries) == 1
+
+
+@pytest.fixture
+def hanging_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The operator's S3 takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(settings, "S3_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(moving, "_away_until", 0.0)
+        yield
+
+
+async def run_here(api: Api, given: dict[str, Any]) -> httpx.Response:
+    """As web answers it, in this process."""
+    transport = httpx.ASGITransport(json_app([*ROUTES]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as web, asyncio.timeout(20):
+        headers = {"Authorization": api.authorization}
+        return await web.post(f"/{api.endpoint}/run", json={"input": given}, headers=headers)
+
+
+def test_a_run_with_large_base64_does_not_wait_for_an_s3_that_hangs(acme: Api, hanging_s3: None) -> None:
+    """RunPod's JS SDK gives `run` up after 3 s."""
+    assert moving.MOVE_S <= 2
+    answered = asyncio.run(run_here(acme, files(big()[1])))
+    assert answered.status_code == 200, answered.text
+    assert len(bytes(job_row(answered.json()["id"]).payload.input)) > 400_000

@@ -1,12 +1,15 @@
 """What a worker reports as uploaded is looked for in S3 before the job counts as completed."""
 
+import asyncio
 import socket
+import threading
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from jobs.loss import lose
+from jobs.wire.stored import AT_ONE_S3, in_s3
 from storage.models import Asset, Blob
 from storage.places import client as s3_client
 from storage.places import operators_place
@@ -146,3 +149,23 @@ def test_an_asset_tells_its_size_and_length(running: Running) -> None:
     rows = Asset.all_tenants.filter(job_id=running.job.uuid).order_by("position")
     assert [(row.width, row.height, row.duration_ms) for row in rows] == [(1920, 1080, 2500), (None, None, None)]
     assert Blob.all_tenants.filter(job_id=running.job.uuid, state="kept").count() == 2
+
+
+def test_an_s3_that_hangs_has_no_more_threads_than_its_share_whoever_has_stopped_waiting() -> None:
+    asyncio.run(hang_and_come_back())
+
+
+async def hang_and_come_back() -> None:
+    hangs, begun = threading.Event(), []
+
+    def ask(number: int) -> None:
+        begun.append(number)
+        hangs.wait(60)
+
+    for _ in range(3):
+        asked = [in_s3("http://hangs", 0.05, ask, number) for number in range(AT_ONE_S3 + 1)]
+        assert {type(error) for error in await asyncio.gather(*asked, return_exceptions=True)} == {TimeoutError}
+    assert len(begun) <= AT_ONE_S3
+    assert await in_s3("http://answers", 30, lambda: "here") == "here"
+    hangs.set()
+    assert await in_s3("http://hangs", 30, lambda: "back") == "back"
