@@ -237,6 +237,9 @@ def _flag(policy: Mapping[str, Any], name: str) -> bool:
     return value
 
 
+EXPORT = "send what ComfyUI's menu saves by `Export (API)`."
+
+
 def _workflow(given: Any) -> tuple[dict[str, Any], str]:
     """The workflow of an input, which may be text; and why dialects with a workflow refuse it, "" if they take it."""
     if not isinstance(given, dict):
@@ -248,9 +251,9 @@ def _workflow(given: Any) -> tuple[dict[str, Any], str]:
         except orjson.JSONDecodeError as error:
             return {}, f"`input.workflow` is a string that is not valid JSON: {error}."
     if workflow is None:
-        return {}, "`input.workflow` is missing: the workflow in ComfyUI's API format."
+        return {}, f"`input.workflow` is missing: {EXPORT}"
     if not isinstance(workflow, dict):
-        return {}, f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}."
+        return {}, f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}: {EXPORT}"
     return workflow, _graph_fault(workflow) or _names_fault(given, workflow) or _misplaced(given) or _wish_fault(given)
 
 
@@ -268,14 +271,14 @@ def _wish_fault(given: Mapping[str, Any]) -> str:
 
 def _graph_fault(workflow: dict[str, Any]) -> str:
     if not workflow:
-        return "`input.workflow` is empty."
+        return f"`input.workflow` is empty: {EXPORT}"
     if isinstance(workflow.get("nodes"), list):
-        return "`input.workflow` is in ComfyUI's UI format. Save it by `Export (API)` and send that."
+        return "`input.workflow` is in ComfyUI's UI format. Export it by `Export (API)` and send that."
     for node_id, node in workflow.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-            return f"`input.workflow` node {shown(node_id)} is no object with a `class_type`."
+            return f"`input.workflow` node {shown(node_id)} is no object with a `class_type`: {EXPORT}"
         if not isinstance(node.get("inputs"), dict):  # one that no output needs would stop ComfyUI for good
-            return f"`input.workflow` node {shown(node_id)} has no `inputs` object; it may be empty."
+            return f"`input.workflow` node {shown(node_id)} has no `inputs` object; it may be empty: {EXPORT}"
     return ""
 
 

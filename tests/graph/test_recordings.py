@@ -1,6 +1,7 @@
 """What a real ComfyUI said to each recorded prompt is what is said here: the verdict, the node, the type, the input."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,26 @@ def is_post(event: Any) -> bool:
     return event["kind"] == "http" and (event["request"]["method"], event["request"]["path"]) == ("POST", "/prompt")
 
 
+def posted(name: str) -> list[tuple[Any, int, Any]]:
+    """(sent, status, body) of each prompt that a recording has posted as JSON, whatever its content type."""
+    events = json.loads((GOLDEN / f"{name}.json").read_text())["events"]
+    found = []
+    for event in filter(is_post, events):
+        sent, response = event["request"]["json"], event["response"]
+        with suppress(ValueError):
+            sent = json.loads(event["request"]["raw"] or "null") if sent is None else sent
+        found.append((sent, response["status"], response["body"].get("json")))
+    return found
+
+
 def recorded() -> list[Any]:
     """(graph, status, body) of each prompt that was posted."""
-    found = []
-    for path in sorted(GOLDEN.glob("[123]0_*.json")):
-        for event in json.loads(path.read_text())["events"]:
-            sent = event["request"]["json"] if is_post(event) else None
-            if isinstance(sent, dict) and is_graph(sent.get("prompt")) and path.stem not in OTHER_REASON:
-                status, body = event["response"]["status"], event["response"]["body"].get("json")
-                found.append(pytest.param(sent["prompt"], status, body, id=path.stem))
-    return found
+    return [
+        pytest.param(sent["prompt"], status, body, id=name)
+        for name in sorted(path.stem for path in GOLDEN.glob("[123]0_*.json"))
+        for sent, status, body in posted(name)
+        if isinstance(sent, dict) and is_graph(sent.get("prompt")) and name not in OTHER_REASON
+    ]
 
 
 @pytest.mark.parametrize(("graph", "status", "body"), recorded())

@@ -23,6 +23,7 @@ from hearth.local.seaweed import free_ports
 from tests.conftest import HOME, database_url
 from tests.images import composed, recipe
 from tests.local.running import eventually
+from worker.standin.server import COMFYUI_VERSION
 
 DATABASE = f"images_{os.getpid()}"
 SECRETS = {
@@ -121,6 +122,12 @@ def test_compose_yaml_has_nothing_that_its_schema_minds() -> None:
     argv = [checker, "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_worker_image_has_the_comfyui_that_all_else_is_tested_against() -> None:
+    recorded = (ROOT / "tests" / "golden" / "comfyui" / "01_meta_endpoints.json").read_text()
+    assert ("ARG", f"COMFYUI_VERSION={COMFYUI_VERSION}") in recipe.steps("worker")
+    assert f'"comfyui_version": "{COMFYUI_VERSION}"' in recorded
 
 
 @pytest.mark.parametrize("name", ["control", "worker"])

@@ -13,8 +13,8 @@ import pytest
 from jobs.models import Worker
 from tests.cast import WORKFLOW, Place, new_client
 from tests.graph.judges import StandinJudge
-from tests.graph.test_recordings import recorded
-from tests.wire.api import Api
+from tests.graph.test_recordings import GOLDEN, OTHER_REASON, posted, recorded
+from tests.wire.api import Api, nothing_stored
 from worker.catalogue import normal
 
 
@@ -197,3 +197,31 @@ def test_the_recorded_prompts_are_taken_and_refused_as_by_comfyui(
     assert answered.status_code == status
     if status == 400 and body["node_errors"]:
         assert answered.json()["nodes"].keys() == body["node_errors"].keys()
+
+
+NO_GRAPHS = {  # recorded prompts that no check of a graph sees, and what a tenant's developer is told
+    "no_class_type": "`input.workflow` node '1' is no object with a `class_type`",
+    "no_inputs_key": "`input.workflow` node '1' has no `inputs` object; it may be empty",
+    "prompt_empty": "`input.workflow` is empty",
+    "prompt_is_list": "`input.workflow` must be an object (ComfyUI's API format), not a list",
+    "prompt_null": "`input.workflow` is missing",
+    "ui_format_workflow": "`input.workflow` is in ComfyUI's UI format. Export it by `Export (API)`",
+}
+
+
+@pytest.mark.parametrize(("name", "said"), NO_GRAPHS.items())
+def test_a_recorded_prompt_that_is_no_graph_is_refused_with_what_to_do(acme: Api, name: str, said: str) -> None:
+    """ComfyUI answers 400, or 500, on which its clients can only guess."""
+    ((sent, _, _),) = posted(f"20_prompt_{name}")
+    with nothing_stored():
+        for path in ("run", "runsync"):
+            error = refused(acme, sent["prompt"], path)["error"]
+            assert error.startswith(said)
+            assert "Export (API)" in error
+
+
+def test_every_recorded_prompt_is_put_to_hearth() -> None:
+    """What is left out is no prompt at all (test_refusals.py has such bodies), or refused for what is no workflow."""
+    replayed = {case.id for case in recorded()} | {f"20_prompt_{name}" for name in NO_GRAPHS} | OTHER_REASON.keys()
+    bodies = {"empty_body", "invalid_json", "json_array", "no_prompt_key"}
+    assert {path.stem for path in GOLDEN.glob("20_prompt_*.json")} - replayed == {f"20_prompt_{b}" for b in bodies}
