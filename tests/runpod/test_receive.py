@@ -10,7 +10,7 @@ from django.core import signing
 from django.db import connection
 
 from accounts import sql
-from jobs import news, remote
+from jobs import news, remote, stream
 from jobs.ids import AttemptId
 from jobs.loss import lose
 from jobs.models import Receipt
@@ -173,6 +173,16 @@ def test_a_body_that_is_too_large_has_runpod_asked_and_fails_the_job_with_the_re
     acme.dispatch()
     assert state(job) == "FAILED"
     assert "larger than 1000 bytes" in error(job)
+
+
+def test_the_aggregate_of_a_stream_comes_as_the_output(acme: Pushed) -> None:
+    """As RunPod has it from a handler with return_aggregate_stream; its /stream is not asked."""
+    job = acme.pushed({"n": 1})
+    acme.hears(job, "COMPLETED", output=["a", "b"])
+    piece = stream.read(acme.client.key, acme.client.place.name, job)
+    assert (piece.ended, orjson.loads(piece.json)["stream"]) == (True, [])
+    assert orjson.loads(piece.json)["output"] == ["a", "b"]
+    assert acme.there.asked("stream") == []
 
 
 def test_nan_in_a_result_is_made_null(acme: Pushed) -> None:
