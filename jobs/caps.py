@@ -25,15 +25,24 @@ def _monthly(owner: str, used: str, held: str) -> str:
               WHERE a.released_at IS NULL AND {held}) m (ms, cost)))"""
 
 
-HANDS_OUT = f"""(e.mode IN ('open', 'draining')
+# An endpoint's budget is looked at by the sweeper (overflow.py): its sum is over all tenants.
+SPENT = "coalesce(e.spent_at >= date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', false)"
+
+HANDS_OUT = f"""(e.mode IN ('open', 'draining') AND NOT {SPENT}
    AND (e.max_running IS NULL OR ({_HELD} h.endpoint_id = e.id) < e.max_running))"""
 
-GRANT_RUNS = f"({_HELD} h.id = g.id)"
+# With its stand-ins: what was addressed by the grant, wherever it runs.
+GRANT_RUNS = f"""({_HELD} h.tenant_id = g.tenant_id
+                AND coalesce(h.overflow_of_id, h.id) = coalesce(g.overflow_of_id, g.id))"""
+IS_SPREAD = """(g.overflow_of_id IS NOT NULL
+   OR EXISTS (SELECT 1 FROM jobs_grant s WHERE s.overflow_of_id = g.id))"""
 GRANT_MAY = f"(g.max_running IS NULL OR {GRANT_RUNS} < g.max_running)"
 
 TENANT_RUNS = f"({_HELD} h.tenant_id = t.id)"
 TENANT_HAS_LEFT = _monthly("t", "u.tenant_id = t.id", "h.tenant_id = t.id")
 TENANT_MAY = f"((t.max_running IS NULL OR {TENANT_RUNS} < t.max_running) AND {TENANT_HAS_LEFT})"
+
+ENDPOINT_HAS_LEFT = _monthly("e", "u.endpoint_id = e.id", "h.endpoint_id = e.id")
 
 KEY_RUNS = f"({_HELD_BY_KEY} i.api_key_id = k.id)"
 KEY_HAS_LEFT = _monthly("k", "u.tenant_id = k.tenant_id AND u.api_key_id = k.id", "i.api_key_id = k.id")

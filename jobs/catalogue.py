@@ -94,17 +94,23 @@ WITH worker AS (
            greatest(take_at, stop_at, ping_at) > clock_timestamp() - %(recent)s * interval '1 s' AS recent
       FROM jobs_worker WHERE catalogue_id IS NOT NULL OR take_at IS NOT NULL
 )
-SELECT e.name, array_agg(DISTINCT c.sha256) FILTER (WHERE recent), array_agg(DISTINCT c.sha256)
+SELECT e.name, array_remove(array_agg(DISTINCT c.sha256) FILTER (WHERE recent), NULL),
+       array_remove(array_agg(DISTINCT c.sha256), NULL), coalesce(bool_or(recent AND c.id IS NULL), false)
   FROM worker w JOIN jobs_endpoint e ON e.id = w.endpoint_id LEFT JOIN jobs_catalogue c ON c.id = w.catalogue_id
  WHERE e.dialect <> 'raw'
- GROUP BY e.name
-HAVING NOT coalesce(bool_or(recent AND c.id IS NULL), false) AND bool_or(c.id IS NOT NULL)"""
+ GROUP BY e.name"""
+# Who would run an endpoint's jobs while none of its own workers is there.
+OTHERS = """
+SELECT e.name, array_agg(t.name), bool_or(t.backend <> 'fleet') FROM jobs_overflow o
+  JOIN jobs_endpoint e ON e.id = o.endpoint_id JOIN jobs_endpoint t ON t.id = o.to_id
+ WHERE o.unhealthy GROUP BY e.name"""
 BODY = "SELECT body FROM jobs_catalogue WHERE sha256 = %s LIMIT 1"
 
 
 @dataclass(frozen=True)
 class _InUse:
-    """endpoints: by name, the hashes of the catalogues of its workers: of those seen lately, if there are any."""
+    """endpoints: by name, the hashes of the catalogues of its workers: of those seen lately, if there are any; else of
+    all, and of those who would run its jobs instead."""
 
     endpoints: dict[str, list[str]]
     compiled: dict[str, Catalogue]
@@ -118,11 +124,24 @@ def refresh() -> None:
     """Learn which catalogues are in use now, and compile those that are new."""
     global _in_use
     with _refreshing:
-        found = sql.rows(IN_USE, {"recent": RECENT_S})
-        endpoints = {name: sorted(hash for hash in recent or known if hash) for name, recent, known in found}
+        endpoints = _endpoints()
         wanted = {hash for hashes in endpoints.values() for hash in hashes}
         compiled = {hash: kept for hash in wanted if (kept := _in_use.compiled.get(hash) or _read(hash))}
         _in_use = _InUse(endpoints, compiled)
+
+
+def _endpoints() -> dict[str, list[str]]:
+    """By name, the hashes that a workflow is held against; an endpoint where anything may pass is left out."""
+    found = sql.rows(IN_USE, {"recent": RECENT_S})
+    recent = {name: set(seen or ()) for name, seen, *_ in found}
+    anything = {name for name, *_, any_may in found if any_may}
+    others = {name: (names, pushed) for name, names, pushed in sql.rows(OTHERS)}
+    endpoints: dict[str, set[str]] = {}
+    for name, _, known, _ in found:
+        names, pushed = ([], False) if recent[name] else others.get(name, ([], False))
+        if name not in anything and not pushed and not anything & set(names):
+            endpoints[name] = recent[name] or set(known).union(*(recent.get(other, set()) for other in names))
+    return {name: sorted(hashes) for name, hashes in endpoints.items() if hashes}
 
 
 def _read(sha256: str) -> Catalogue | None:

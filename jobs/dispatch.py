@@ -85,11 +85,11 @@ class Line:
         self._until = time.monotonic() + LONGEST_S
 
     def attend(self) -> int:
-        if self._failures:
-            self._try()
+        looks = remote.looks(self._endpoint.pk)
+        throttled = self._look() if looks.due else looks.throttled
         while self._goes_on and self._attend_due():
             pass
-        handed = self._push() if self._goes_on else 0
+        handed = self._push() if self._goes_on and not (throttled and looks.spills) else 0
         if not self._is_well:
             self._put_back()
         elif not self._goes_on:
@@ -100,12 +100,16 @@ class Line:
     def _goes_on(self) -> bool:
         return self._is_well and time.monotonic() < self._until
 
-    def _try(self) -> None:
-        """Whether it answers again is found out without a job."""
+    def _look(self) -> bool:
+        """Whether it answers is found out without a job; and whether it has no GPU for one."""
         try:
-            self._backend.health()
+            health = self._backend.health()
         except BackendError as error:
             self._troubled(error)
+            return False
+        throttled = health.throttled > 0 and not health.workers
+        remote.looked_at(self._endpoint.pk, throttled=throttled)
+        return throttled
 
     def _well(self) -> None:
         if self._failures:

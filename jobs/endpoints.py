@@ -1,6 +1,9 @@
-"""What the operator does with endpoints: opens, pauses, drains, closes one; puts one before RunPod's."""
+"""What the operator does with endpoints: opens, pauses, drains, closes one; limits what it costs; puts one before
+RunPod's; names others for its jobs."""
 
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -10,7 +13,7 @@ from accounts.errors import Refused, bad_request
 from accounts.sealed import Sealed
 from jobs.backends.base import BackendError, Health
 from jobs.backends.runpod import RunPod
-from jobs.models import Endpoint, RunpodEndpoint
+from jobs.models import Endpoint, Overflow, RunpodEndpoint
 from jobs.wake import wake_endpoint
 
 MESSAGE_CHARS = 300
@@ -22,15 +25,65 @@ def set_mode(name: str, mode: Endpoint.Mode, message: str | None = None) -> Endp
     if message is not None and len(message) > MESSAGE_CHARS:
         raise bad_request(f"The message has {len(message)} characters; at most {MESSAGE_CHARS} are kept.")
     with transaction.atomic():
-        endpoint = Endpoint.objects.select_for_update(no_key=True).filter(name=name).first()
-        if endpoint is None:
-            raise Refused(404, "not_found", f"There is no endpoint {name!r}.")
+        endpoint = _locked(name)
         endpoint.mode = mode
         if message is not None:
             endpoint.message = message
         endpoint.save(update_fields=["mode", "message"])
         wake_endpoint(endpoint.pk, endpoint.backend)
     return endpoint
+
+
+def _locked(name: str) -> Endpoint:
+    return _found(name, Endpoint.objects.select_for_update(no_key=True).filter(name=name).first())
+
+
+def _found(name: str, endpoint: Endpoint | None) -> Endpoint:
+    if endpoint is None:
+        raise Refused(404, "not_found", f"There is no endpoint {name!r}.")
+    return endpoint
+
+
+def set_budget(name: str, **limits: int | Decimal | None) -> Endpoint:
+    """gpu_s_a_month, cost_a_month: what all tenants may use there in a calendar month; None: no limit. Within about a
+    second. Raises Refused: 400, 404."""
+    with transaction.atomic():
+        endpoint = _locked(name)
+        for field, limit in limits.items():
+            setattr(endpoint, field, limit)
+        try:
+            endpoint.clean_fields(exclude=["name"])
+        except ValidationError as error:
+            raise bad_request(" ".join(error.messages)) from error
+        endpoint.save(update_fields=list(limits))
+    return endpoint
+
+
+def ways_of(name: str) -> list[Overflow]:
+    """Where the endpoint's jobs may go, in order. Raises Refused(404)."""
+    endpoint = _found(name, Endpoint.objects.filter(name=name).first())
+    return list(endpoint.overflows.select_related("to"))
+
+
+def set_overflow(name: str, to: str, **fields: Any) -> Overflow:
+    """Let the endpoint's jobs run at another. Raises Refused: 400 for what cannot be, 404."""
+    with transaction.atomic():
+        endpoint, other = _locked(name), _found(to, Endpoint.objects.filter(name=to).first())
+        way = Overflow.objects.filter(endpoint=endpoint, to=other).first() or Overflow(endpoint=endpoint, to=other)
+        for field, value in fields.items():
+            setattr(way, field, value)
+        try:
+            way.full_clean()
+        except ValidationError as error:
+            raise bad_request(" ".join(error.messages)) from error
+        way.save()
+    return way
+
+
+def drop_overflow(name: str, to: str) -> None:
+    """Raises Refused(404)."""
+    if not Overflow.objects.filter(endpoint__name=name, to__name=to).delete()[0]:
+        raise Refused(404, "not_found", f"{name} does not overflow to {to}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ MOST_BYTES = 64 * 1024  # of a progress; a stock worker may send any JSON
 
 Kind = Event.Kind
 STATE_AFTER = {
-    **dict.fromkeys((Kind.CREATED, Kind.RETRIED, Kind.LOST, Kind.HANDED_BACK, Kind.UNDONE), State.IN_QUEUE),
+    **dict.fromkeys((Kind.CREATED, Kind.RETRIED, Kind.MOVED, Kind.LOST, Kind.HANDED_BACK, Kind.UNDONE), State.IN_QUEUE),
     **dict.fromkeys((Kind.HANDED, Kind.STARTED), State.IN_PROGRESS),
     **{Kind(state.value.lower()): state for state in (State.COMPLETED, State.FAILED, State.CANCELLED, State.TIMED_OUT)},
 }

@@ -100,8 +100,8 @@ COLUMNS = """j.id, j.sync, j.state, e.dialect, j.attempt, j.delay_ms, j.executio
        CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id,
        CASE WHEN j.finished_at IS NOT NULL AND e.dialect <> 'raw' THEN ARRAY(
             SELECT b.key FROM storage_asset f JOIN storage_blob b ON b.id = f.blob_id WHERE f.job_id = j.id) END,
-       j.id, j.priority, j.endpoint_id, j.grant_id, j.api_key_id, j.losses + j.free_losses"""
-COLUMNS_WIDTH = 19
+       j.id, j.priority, j.grant_id, j.api_key_id, j.losses + j.free_losses"""
+COLUMNS_WIDTH = 18
 
 STATUS = f"""
 WITH {access.API_KEY}
@@ -160,11 +160,13 @@ JOB_COUNTS = """
 SELECT count(*) FILTER (WHERE state = 'COMPLETED'), count(*) FILTER (WHERE state IN ('FAILED', 'TIMED_OUT')),
        count(*) FILTER (WHERE state = 'IN_PROGRESS'), count(*) FILTER (WHERE state = 'IN_QUEUE'),
        coalesce(sum(retries), 0)
-  FROM (SELECT state, retries FROM jobs_job WHERE grant_id = %(grant)s AND state = 'IN_QUEUE'
+  FROM jobs_grant g CROSS JOIN LATERAL (
+               SELECT state, retries FROM jobs_job WHERE grant_id = g.id AND state = 'IN_QUEUE'
         UNION ALL SELECT j.state, j.retries FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id
-                   WHERE a.grant_id = %(grant)s AND a.released_at IS NULL AND a.ended_at IS NULL
+                   WHERE a.grant_id = g.id AND a.released_at IS NULL AND a.ended_at IS NULL
         UNION ALL SELECT state, retries FROM jobs_job
-                   WHERE grant_id = %(grant)s AND finished_at > clock_timestamp() - interval '24 hours') j"""
+                   WHERE grant_id = g.id AND finished_at > clock_timestamp() - interval '24 hours') j
+ WHERE g.id = %(grant)s OR g.overflow_of_id = %(grant)s"""
 
 WORKER_COUNTS = """
 SELECT count(*) FILTER (WHERE alive AND NOT busy), count(*) FILTER (WHERE alive AND busy),
@@ -192,9 +194,9 @@ REQUESTS_LIMIT = 100
 
 def requests(key: GivenKey, endpoint: str) -> dict[str, list[dict[str, Any]]]:
     """The caller's latest 100 jobs on the endpoint, newest first, without payloads."""
-    grant_id, _ = own_grant(key, endpoint, READ)
+    grant_id, endpoint_id = own_grant(key, endpoint, READ)
     tenant = Grant.all_tenants.filter(pk=grant_id).values("tenant")[:1]  # whose jobs an index finds by their age
-    jobs = Job.all_tenants.filter(tenant=tenant, grant_id=grant_id).order_by("-id")[:REQUESTS_LIMIT]
+    jobs = Job.all_tenants.filter(tenant=tenant, endpoint_id=endpoint_id).order_by("-id")[:REQUESTS_LIMIT]
     return {"requests": [_listed(job) for job in jobs]}
 
 
@@ -209,7 +211,7 @@ def _listed(job: Job) -> dict[str, Any]:
 
 def queued(job: Job) -> Queued:
     losses = job.losses + job.free_losses
-    return Queued(job.pk, job.priority, job.endpoint_id, job.grant_id, job.api_key_id, losses)
+    return Queued(job.pk, job.priority, job.grant_id, job.api_key_id, losses)
 
 
 def timeline(job: Job) -> list[dict[str, Any]]:
@@ -263,6 +265,17 @@ def have_news(keys: list[Key]) -> list[tuple[Key, str]]:
         kind, _, name = key.partition(":")
         ids[kind].append(name if kind in "jns" else int(name))
     return [(key, version) for key, version in sql.rows(NEWS, ids | {kind: ",".join(ids[kind]) for kind in "jn"})]
+
+
+# Since when some web process could take polls and pings without a gap.
+UP_FOR = """
+SELECT coalesce(min(up_since) < clock_timestamp() - %s * interval '1 s', false)
+  FROM jobs_webprocess WHERE seen_at > clock_timestamp() - interval '10 s'"""
+
+
+def up_for(seconds: int) -> bool:
+    """Whether workers could be heard for so long; else their silence says nothing."""
+    return bool(sql.one(UP_FOR, [seconds])[0])
 
 
 BEAT = """

@@ -41,12 +41,15 @@ def no_endpoint(name: str) -> Refused:
     return not_found(f"There is no endpoint {name!r} that this API key may use.")
 
 
+# What a tenant may address. Of its jobs there are some at other endpoints, by the grant's stand-ins.
+GRANTED = """caller JOIN jobs_grant g ON g.tenant_id = caller.tenant_id AND g.overflow_of_id IS NULL
+       JOIN jobs_endpoint e ON e.id = g.endpoint_id"""
+
 OWN_GRANT = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, g.id, e.id
   FROM (VALUES (1)) one LEFT JOIN key ON true
-  LEFT JOIN (caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id)
-    ON e.name = %(endpoint)s"""
+  LEFT JOIN ({GRANTED}) ON e.name = %(endpoint)s"""
 
 
 def own_grant(key: GivenKey, endpoint: str, scope: str) -> tuple[int, int]:
@@ -60,10 +63,19 @@ def own_grant(key: GivenKey, endpoint: str, scope: str) -> tuple[int, int]:
 
 
 ONCE_H = 24  # that an Idempotency-Key is kept
+# Some of an endpoint's jobs begin in the queue of another, if it is told to have a share of them (overflow.py).
+SHARE = """
+      LEFT JOIN LATERAL (
+           SELECT s.id, s.endpoint_id, o.backend, 'shared with ' || o.name AS text
+             FROM jobs_grant s JOIN jobs_endpoint o ON o.id = s.endpoint_id
+            WHERE s.overflow_of_id = g.id AND dice.n >= s.share_from AND dice.n < s.share_below
+              AND (o.dialect = e.dialect OR %(inputs)s::bytea IS NULL)) stand_in ON true"""
 CREATE = f"""
 WITH {access.API_KEY}, place AS (
-    SELECT g.id AS grant_id, g.endpoint_id, g.tenant_id, e.dialect, e.backend, caller.key_id, b.id AS bucket_id
-      FROM caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
+    SELECT coalesce(stand_in.id, g.id) AS grant_id, g.endpoint_id, g.tenant_id, e.dialect, caller.key_id,
+           b.id AS bucket_id, coalesce(stand_in.endpoint_id, e.id) AS place_id,
+           coalesce(stand_in.backend, e.backend) AS backend, coalesce(stand_in.text, '') AS text
+      FROM {GRANTED} CROSS JOIN (SELECT random() * 100 AS n) dice {SHARE}
       LEFT JOIN storage_bucket b ON b.tenant_id = g.tenant_id
            AND CASE WHEN %(storage)s::text IS NOT NULL THEN b.name = %(storage)s::text
                     WHEN g.bucket_id IS NOT NULL THEN b.id = g.bucket_id
@@ -95,9 +107,10 @@ WITH {access.API_KEY}, place AS (
            CASE WHEN dialect = 'raw' THEN %(raw_request_bucket)s::bytea ELSE %(request_bucket)s::bytea END
       FROM job, place
 ), event AS (
-    INSERT INTO jobs_event (job_id, kind, at) SELECT id, 'created', created_at FROM job
+    INSERT INTO jobs_event (job_id, kind, at, text) SELECT id, 'created', created_at, text FROM job, place
 )
-SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.backend, place.bucket_id, fit.endpoint_id IS NOT NULL, job.id
+SELECT {access.API_KEY_COLUMNS}, place.endpoint_id, place.place_id, place.backend, place.bucket_id,
+       fit.endpoint_id IS NOT NULL, job.id
   FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN place ON true LEFT JOIN fit ON true LEFT JOIN job ON true"""
 
 
@@ -151,7 +164,7 @@ def _create(key: GivenKey, endpoint: str, submission: Submission, files: Sequenc
     params |= {"once_key": once and once.key, "body_sha256": once and once.body_sha256}
     row = sql.one(CREATE, params)
     access.check_api_key(key, RUN, row)
-    endpoint_id, backend, bucket_id, fits, job_id = row[access.API_KEY_WIDTH :]
+    endpoint_id, place_id, backend, bucket_id, fits, job_id = row[access.API_KEY_WIDTH :]
     if endpoint_id is None:
         raise no_endpoint(endpoint)
     if submission.storage and bucket_id is None:
@@ -161,7 +174,7 @@ def _create(key: GivenKey, endpoint: str, submission: Submission, files: Sequenc
     if job_id is None:
         assert once is not None
         return replay(row[0], endpoint_id, once)
-    wake_endpoint(endpoint_id, backend)
+    wake_endpoint(place_id, backend)
     return Created(job=JobId(job_id, submission.sync))
 
 
@@ -240,7 +253,8 @@ WITH job AS ({
         State.IN_QUEUE,
         "queued_at = clock_timestamp(), deadline_at = clock_timestamp() + j.ttl_ms * interval '1 ms',"
         " started_at = NULL, finished_at = NULL, delay_ms = NULL, execution_ms = NULL, worker_name = '',"
-        " losses = 0, free_losses = 0, retries = j.retries + 1",
+        " losses = 0, free_losses = 0, retries = j.retries + 1,"
+        " grant_id = (SELECT coalesce(g.overflow_of_id, g.id) FROM jobs_grant g WHERE g.id = j.grant_id)",
         "j.id = %(job)s",
         only=RETRYABLE,
     )
@@ -262,7 +276,9 @@ def retry(key: GivenKey, endpoint: str, job: JobId) -> State:
 
 
 def retry_job(job: UUID, by: str) -> State:
-    """Queue a FAILED or TIMED_OUT job again, once per end; Refused: 409 for any other, 410 without its input."""
+    """Queue a FAILED or TIMED_OUT job again, once per end, where it was addressed.
+
+    Refused: 409 for any other, 410 without its input."""
     with transaction.atomic():
         state = _lock(job)
         payload = (
@@ -284,10 +300,10 @@ def retry_job(job: UUID, by: str) -> State:
 
 PURGE = f"""
 WITH {access.API_KEY}, place AS (
-    SELECT g.id AS grant_id FROM caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
-     WHERE e.name = %(endpoint)s
+    SELECT g.id AS grant_id FROM {GRANTED} WHERE e.name = %(endpoint)s
 ), head AS (
-    SELECT j.id FROM jobs_job j JOIN place USING (grant_id) WHERE j.state = 'IN_QUEUE' LIMIT %(batch)s
+    SELECT j.id FROM place JOIN jobs_grant s ON place.grant_id IN (s.id, s.overflow_of_id)
+      JOIN jobs_job j ON j.grant_id = s.id WHERE j.state = 'IN_QUEUE' LIMIT %(batch)s
        FOR UPDATE OF j SKIP LOCKED
 ), {end_ctes(State.CANCELLED, "j.id IN (SELECT id FROM head)")}
 SELECT {access.API_KEY_COLUMNS}, place.grant_id, (SELECT array_agg(id) FROM job), {HAS_DELIVERIES}

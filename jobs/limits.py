@@ -13,7 +13,7 @@ from accounts.errors import Refused, counted
 from accounts.keys import CLIENT, GivenKey
 from accounts.rates import WINDOW_S, Quota
 from jobs.caps import THIS_MONTH
-from jobs.lifecycle import no_endpoint
+from jobs.lifecycle import GRANTED, no_endpoint
 from jobs.models import Endpoint
 from storage.assets import STORED_S
 
@@ -34,7 +34,7 @@ CALLER = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, e.id, e.dialect, t.id, t.name, k.scopes, t.requests_per_10s, k.requests_per_10s
   FROM (VALUES (1)) one LEFT JOIN key ON true
-  LEFT JOIN (caller JOIN jobs_grant g USING (tenant_id) JOIN jobs_endpoint e ON e.id = g.endpoint_id
+  LEFT JOIN ({GRANTED}
              JOIN accounts_tenant t ON t.id = g.tenant_id JOIN accounts_apikey k ON k.id = caller.key_id)
     ON e.name = %(endpoint)s"""
 

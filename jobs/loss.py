@@ -18,7 +18,7 @@ SHUTDOWN = "shutdown"  # the code of a worker that ends: no fault of the job's
 OPEN = """
 SELECT j.losses, j.free_losses, a.started_at IS NOT NULL, a.worker_id, e.id, e.backend
   FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id AND a.number = j.attempt
-  JOIN jobs_endpoint e ON e.id = j.endpoint_id
+  JOIN jobs_endpoint e ON e.id = a.endpoint_id
  WHERE j.id = %s AND a.number = %s AND a.ended_at IS NULL"""
 
 

@@ -61,9 +61,9 @@ class Held:
 
 
 HELD = """
-SELECT j.tenant_id, j.attempt = a.number AND a.ended_at IS NULL, a.worker_name, a.worker_id, j.endpoint_id, e.backend,
+SELECT j.tenant_id, j.attempt = a.number AND a.ended_at IS NULL, a.worker_name, a.worker_id, a.endpoint_id, e.backend,
        e.dialect, p.request_bucket
-  FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id JOIN jobs_endpoint e ON e.id = j.endpoint_id
+  FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id JOIN jobs_endpoint e ON e.id = a.endpoint_id
   JOIN jobs_payload p ON p.job_id = j.id
  WHERE j.id = %s AND a.number = %s"""
 
@@ -224,7 +224,7 @@ WITH a AS (
     UPDATE jobs_attempt a SET confirmed_at = coalesce(a.confirmed_at, clock_timestamp())
       FROM jobs_job j
      WHERE a.job_id = %(job)s AND a.number = %(number)s AND a.ended_at IS NULL AND a.worker_name = %(worker)s
-       AND j.id = a.job_id AND j.attempt = a.number AND j.endpoint_id = %(endpoint)s
+       AND a.endpoint_id = %(endpoint)s AND j.id = a.job_id AND j.attempt = a.number
     RETURNING a.job_id
 )
 UPDATE jobs_payload p SET progress = %(progress)s, progress_fraction = %(fraction)s::float8

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import transaction
 
 from accounts import sql
-from jobs.caps import GRANT_MAY, HANDS_OUT, KEY_MAY, TENANT_MAY, limits_something
+from jobs.caps import GRANT_MAY, HANDS_OUT, IS_SPREAD, KEY_MAY, TENANT_MAY, limits_something
 from jobs.depth import Holder, room
 from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, move_sql
 from jobs.usage import FIRST_MS
@@ -98,20 +98,26 @@ AHEAD = 4  # jobs of a key, and grants, among which a warm worker's job is looke
 MOST_SKIPPED = 3  # times that the job whose turn it is can be passed by a warmer one
 NORMAL, ANY = 0, -32768  # the least priority looked for: jobs of negative priority come after everybody else's
 
-_HEAD = f"""
+
+def heads(most: int) -> str:
+    """The first jobs of each of the tenant's keys that may run more; so a key at its cap costs nobody a walk past its
+    queue."""
+    head = f"""
     SELECT j.id, j.priority, j.skipped, j.model_hashes FROM jobs_job j
      WHERE j.grant_id = g.id AND j.state = 'IN_QUEUE' AND j.priority >= %(least)s AND {{key}}
-     ORDER BY j.api_key_id, j.priority DESC, j.id LIMIT {AHEAD}"""
-
-# The first jobs of each of the tenant's keys that may run more; so a key at its cap costs nobody a walk past its queue.
-HEADS = f"""
-    SELECT h.* FROM accounts_apikey k CROSS JOIN LATERAL ({_HEAD.format(key="j.api_key_id = k.id")}) h
+     ORDER BY j.api_key_id, j.priority DESC, j.id LIMIT {most}"""
+    return f"""
+    SELECT h.* FROM accounts_apikey k CROSS JOIN LATERAL ({head.format(key="j.api_key_id = k.id")}) h
      WHERE k.tenant_id = g.tenant_id AND {KEY_MAY}
-    UNION ALL ({_HEAD.format(key="j.api_key_id IS NULL")})"""
+    UNION ALL ({head.format(key="j.api_key_id IS NULL")})"""
+
+
+HEADS = heads(AHEAD)
 
 PLACE = "FROM jobs_grant g JOIN accounts_tenant t ON t.id = g.tenant_id JOIN jobs_endpoint e ON e.id = g.endpoint_id"
 TO_LOCK = f"""g.id, CASE WHEN {limits_something("t")} OR EXISTS (
-       SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")}) THEN t.id END AS tenant_id,
+       SELECT 1 FROM accounts_apikey k WHERE k.tenant_id = t.id AND {limits_something("k")})
+       OR (g.max_running IS NOT NULL AND {IS_SPREAD}) THEN t.id END AS tenant_id,
        e.max_running IS NOT NULL AS capped"""
 
 # What runs for longer than it was charged for counts already: nobody fills the fleet with jobs that are longer than all
@@ -206,7 +212,8 @@ def _lock_limits(endpoint_id: int, found: Found) -> bool:
 # A statement of its own: only one that begins after the rows are locked counts what others committed before.
 TAKE = f"""
 WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED (
-    SELECT g.id, g.tenant_id, greatest(coalesce(g.job_ms, common.job_ms, {FIRST_MS}), 1) AS charged_ms, g.weight,
+    SELECT g.id, g.tenant_id, e.id AS endpoint_id, e.dialect, g.weight,
+           greatest(coalesce(g.job_ms, common.job_ms, {FIRST_MS}), 1) AS charged_ms,
            over.ms / g.weight AS over, greatest(g.clock + over.ms / g.weight, common.turn) AS start
       {PLACE} CROSS JOIN LATERAL (
            SELECT max(o.turn) AS turn, avg(o.job_ms) AS job_ms FROM jobs_grant o WHERE o.endpoint_id = e.id) common
@@ -215,7 +222,7 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
      WHERE g.id = %(grant)s AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY}
 ), head AS (
     SELECT j.id FROM place g CROSS JOIN LATERAL ({HEADS}) h JOIN jobs_job j ON j.id = h.id
-     WHERE j.state = 'IN_QUEUE' AND (%(job)s::uuid IS NULL OR j.id = %(job)s)
+     WHERE j.state = 'IN_QUEUE' AND j.grant_id = g.id AND (%(job)s::uuid IS NULL OR j.id = %(job)s)
      ORDER BY h.priority DESC, h.id LIMIT 1 FOR NO KEY UPDATE OF j SKIP LOCKED
 ), job AS ({
     move_sql(
@@ -228,11 +235,11 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
         " THEN (SELECT at FROM now) + j.execution_timeout_ms * interval '1 ms' END",
         "j.id = (SELECT id FROM head)",
     )
-} RETURNING j.id, j.sync, j.attempt, j.tenant_id, j.retries, j.endpoint_id, j.grant_id, j.model_hashes
+} RETURNING j.id, j.sync, j.attempt, j.tenant_id, j.retries, j.model_hashes
 ), attempt AS (
     INSERT INTO jobs_attempt (job_id, number, endpoint_id, grant_id, worker_id, worker_name, handed_at, started_at,
                               charged_ms)
-    SELECT job.id, attempt, endpoint_id, grant_id, %(worker)s, %(worker_name)s, now.at,
+    SELECT job.id, attempt, place.endpoint_id, place.id, %(worker)s, %(worker_name)s, now.at,
            CASE WHEN %(starts)s::bool THEN now.at END, place.charged_ms FROM job, now, place
 ), event AS (
     INSERT INTO jobs_event (job_id, attempt, kind, at, text)
@@ -247,8 +254,8 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
 ), begun AS (
     SELECT * FROM job WHERE %(starts)s::bool
 ), delivery AS ({delivery_sql(News.STARTED, "begun")})
-SELECT job.id, job.sync, job.attempt, e.dialect, p.input, p.request_bucket, p.inputs, {HAS_DELIVERIES}
-  FROM job JOIN jobs_payload p ON p.job_id = job.id JOIN jobs_endpoint e ON e.id = job.endpoint_id"""
+SELECT job.id, job.sync, job.attempt, place.dialect, p.input, p.request_bucket, p.inputs, {HAS_DELIVERIES}
+  FROM place, job JOIN jobs_payload p ON p.job_id = job.id"""
 
 
 def _take(found: Found, holder: Holder, turn: float) -> Claimed | None:

@@ -70,7 +70,7 @@ UPDATE jobs_attempt a
    SET sent_at = at.now, ask_at = at.now + {FIRST_ASK_S} * interval '1 s',
        expires_at = at.now + {MARGIN_S} * interval '1 s' + interval '1 ms' * (life.ttl_ms
                   + CASE WHEN e.dialect = 'hearth' THEN 0 ELSE j.execution_timeout_ms END)
-  FROM at, jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id
+  FROM at, jobs_job j JOIN jobs_grant g ON g.id = j.grant_id JOIN jobs_endpoint e ON e.id = g.endpoint_id
   LEFT JOIN jobs_runpodendpoint r ON r.endpoint_id = e.id
  CROSS JOIN LATERAL (SELECT extract(epoch FROM j.queued_at - clock_timestamp()) * 1000 + j.ttl_ms AS ms) rest
  CROSS JOIN LATERAL (
@@ -88,7 +88,7 @@ SELECT j.sync, e.dialect, p.input, p.request_bucket, p.inputs, j.execution_timeo
        (extract(epoch FROM a.expires_at - a.sent_at) * 1000)::bigint - {MARGIN_S} * 1000
        - CASE WHEN e.dialect = 'hearth' THEN 0 ELSE j.execution_timeout_ms END
   FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id JOIN jobs_payload p ON p.job_id = j.id
-  JOIN jobs_endpoint e ON e.id = j.endpoint_id
+  JOIN jobs_endpoint e ON e.id = a.endpoint_id
  WHERE a.job_id = %s AND a.number = %s"""
 
 
@@ -223,6 +223,39 @@ def well(endpoint_id: int) -> None:
     )
 
 
+LOOK_S = 30
+# Where overflow depends on it, the other side's health is asked though there may be no job to send.
+LOOK_IS_DUE = f"""(coalesce(r.looked_at < clock_timestamp() - interval '{LOOK_S} s', true)
+   AND EXISTS (SELECT 1 FROM jobs_overflow o WHERE r.endpoint_id IN (o.endpoint_id, o.to_id)))"""
+LOOKS = f"""
+SELECT r.failures > 0 OR {LOOK_IS_DUE}, r.throttled,
+       EXISTS (SELECT 1 FROM jobs_overflow o WHERE o.endpoint_id = r.endpoint_id AND o.throttled)
+  FROM jobs_runpodendpoint r WHERE r.endpoint_id = %s"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """`due`: its health is to be asked. `throttled`: what that said the last time. `spills`: jobs go elsewhere then."""
+
+    due: bool = False
+    throttled: bool = False
+    spills: bool = False
+
+
+def looks(endpoint_id: int) -> Looks:
+    row = sql.first(LOOKS, [endpoint_id])
+    return Looks(due=row[0], throttled=row[1], spills=row[2]) if row else Looks()
+
+
+def looked_at(endpoint_id: int, *, throttled: bool) -> None:
+    """It answers. What it failed at before may fail again, so that is still counted."""
+    sql.run(
+        "UPDATE jobs_runpodendpoint SET looked_at = clock_timestamp(), throttled = %s, trouble = ''"
+        " WHERE endpoint_id = %s",
+        [throttled, endpoint_id],
+    )
+
+
 RESTS = "coalesce(r.rest_until > clock_timestamp(), false)"
 
 
@@ -238,6 +271,7 @@ SELECT e.id, e.backend FROM jobs_endpoint e LEFT JOIN jobs_runpodendpoint r ON r
  WHERE e.backend <> 'fleet' AND NOT {RESTS} AND coalesce(r.woken_at < clock_timestamp() - {LATE}, true) AND (
        EXISTS (SELECT 1 FROM jobs_attempt a WHERE a.endpoint_id = e.id AND a.released_at IS NULL AND (
                {IS_DUE} OR a.ended_at IS NULL AND a.sent_at IS NULL AND a.handed_at < clock_timestamp() - {LATE}))
+    OR {LOOK_IS_DUE}
     OR ({HANDS_OUT} AND EXISTS (
         SELECT 1 FROM jobs_grant g JOIN jobs_job j ON j.grant_id = g.id
          WHERE g.endpoint_id = e.id AND j.state = 'IN_QUEUE' AND j.queued_at < clock_timestamp() - {LATE})))"""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from accounts import sql
 from accounts.errors import counted
-from jobs.caps import GRANT_RUNS, KEY_HAS_LEFT, KEY_RUNS, TENANT_HAS_LEFT, TENANT_RUNS, limits_something
+from jobs.caps import GRANT_RUNS, KEY_HAS_LEFT, KEY_RUNS, SPENT, TENANT_HAS_LEFT, TENANT_RUNS, limits_something
 from jobs.usage import FIRST_MS
 
 SAMPLES = 1000  # of a queue's jobs
@@ -22,7 +22,6 @@ class Queued:
 
     id: UUID
     priority: int
-    endpoint_id: int
     grant_id: int
     api_key_id: int | None
     losses: int
@@ -47,7 +46,8 @@ class Sight:
     """An endpoint as it was seen. `workers`: who take jobs; `busy` of them hold one; `starting`: who only ping. Of one
     that is pushed to: how many it may be handed, none while it is in trouble.
 
-    job_ms: what a job of each grant takes; if none of its own was completed, what the others' take; none, if none was.
+    spent: its budget of the month is used up. job_ms: what a job of each grant takes; if none of its own was completed,
+    what the others' take; none, if none was.
     """
 
     mode: str
@@ -60,6 +60,7 @@ class Sight:
     shares: dict[int, Share]
     job_ms: dict[int, float]
     pushed: bool = False
+    spent: bool = False
 
     @property
     def running(self) -> int:
@@ -102,8 +103,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A grant's queue: the ranks of some of its jobs, in order; and the limits of its tenant, of it, and of keys."""
+    """A grant's queue: the ranks of some of its jobs, in order; and the limits of its tenant, of it, and of keys.
 
+    endpoint_id: where that queue is; `moved`: its jobs were addressed to another endpoint.
+    """
+
+    endpoint_id: int
+    moved: bool
     places: list[tuple[int, UUID]]
     ranks: list[int]
     limits: list[Limits]
@@ -121,18 +127,20 @@ class Line:
         return [*self.limits, key] if key else self.limits
 
 
-SEE_WORKERS = f"""
-SELECT e.mode, e.message, e.max_running, count(*) FILTER (WHERE there AND takes),
-       count(*) FILTER (WHERE there AND holds), count(*) FILTER (WHERE there AND NOT takes), max(w.seen_at),
-       e.backend <> 'fleet', EXISTS (SELECT 1 FROM jobs_runpodendpoint r WHERE r.endpoint_id = e.id AND r.failures > 0)
-  FROM jobs_endpoint e LEFT JOIN (
+WORKERS_SEEN = f"""
        SELECT w.endpoint_id, s.at AS seen_at, h.holds, w.unhealthy = '' AND s.at > ago.at AS there,
               h.holds OR coalesce(w.take_at > ago.at, false) AS takes
          FROM jobs_worker w CROSS JOIN (SELECT clock_timestamp() - interval '{ALIVE_S} s') ago (at)
         CROSS JOIN LATERAL (SELECT greatest(w.take_at, w.stop_at, w.ping_at)) s (at)
         CROSS JOIN LATERAL (SELECT EXISTS (
-              SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL)) h (holds)
-       ) w ON w.endpoint_id = e.id
+              SELECT 1 FROM jobs_attempt a WHERE a.worker_id = w.id AND a.released_at IS NULL)) h (holds)"""
+
+SEE_WORKERS = f"""
+SELECT e.mode, e.message, e.max_running, {SPENT}, count(*) FILTER (WHERE there AND takes),
+       count(*) FILTER (WHERE there AND holds), count(*) FILTER (WHERE there AND NOT takes), max(w.seen_at),
+       e.backend <> 'fleet', EXISTS (
+       SELECT 1 FROM jobs_runpodendpoint r WHERE r.endpoint_id = e.id AND (r.trouble <> '' OR r.throttled))
+  FROM jobs_endpoint e LEFT JOIN ({WORKERS_SEEN}) w ON w.endpoint_id = e.id
  WHERE e.id = %(endpoint)s GROUP BY e.id"""
 
 SEE_SHARES = """
@@ -146,7 +154,7 @@ SELECT g.id, greatest(g.clock, max(g.turn) OVER ()), coalesce(g.job_ms, avg(g.jo
 
 def see(endpoint_id: int) -> Sight:
     seen = sql.one(SEE_WORKERS, {"endpoint": endpoint_id})
-    mode, message, max_running, workers, busy, starting, last, pushed, troubled = seen
+    mode, message, max_running, spent, workers, busy, starting, last, pushed, troubled = seen
     grants = sql.rows(SEE_SHARES, {"endpoint": endpoint_id})
     shares = {
         grant: Share(clock=clock, step=_charge(job_ms) / weight, normal=normal, low=low, running=running)
@@ -166,6 +174,7 @@ def see(endpoint_id: int) -> Sight:
         shares=shares,
         job_ms={grant: job_ms for grant, _, job_ms, *_ in grants if job_ms is not None},
         pushed=pushed,
+        spent=spent,
     )
 
 
@@ -181,7 +190,8 @@ SELECT -priority, id, n - 1 FROM (
  WHERE (n - 1) %% greatest(1, length / %(samples)s) = 0 ORDER BY n"""
 
 LIMITS = f"""
-SELECT t.max_running, {TENANT_RUNS}, t.gpu_s_a_month, t.cost_a_month, {TENANT_HAS_LEFT}, g.max_running, {GRANT_RUNS}
+SELECT g.endpoint_id, g.overflow_of_id IS NOT NULL,
+       t.max_running, {TENANT_RUNS}, t.gpu_s_a_month, t.cost_a_month, {TENANT_HAS_LEFT}, g.max_running, {GRANT_RUNS}
   FROM jobs_grant g JOIN accounts_tenant t ON t.id = g.tenant_id WHERE g.id = %(grant)s"""
 KEY_LIMITS = f"""
 SELECT k.id, (SELECT count(*) FROM jobs_job j WHERE j.grant_id = g.id AND j.api_key_id = k.id AND j.state = 'IN_QUEUE'),
@@ -192,9 +202,11 @@ SELECT k.id, (SELECT count(*) FROM jobs_job j WHERE j.grant_id = g.id AND j.api_
 def line_up(grant_id: int) -> Line:
     found = sql.rows(LINE, {"grant": grant_id, "samples": SAMPLES})
     queued = found[-1][2] + 1 if found else 0
-    *tenants, cap, running = sql.one(LIMITS, {"grant": grant_id})
+    endpoint_id, moved, *tenants, cap, running = sql.one(LIMITS, {"grant": grant_id})
     here = "" if cap is None else f"You run {counted(cap, 'job')} at a time on this endpoint."
     return Line(
+        endpoint_id=endpoint_id,
+        moved=moved,
         places=[(priority, job) for priority, job, _ in found],
         ranks=[rank for _, _, rank in found],
         limits=[

@@ -10,11 +10,13 @@ from django.db import transaction
 from django_q.tasks import async_task
 
 from accounts import rates
-from accounts.sql import first, one, rows, run
+from accounts.sql import first, rows, run
 from jobs import deletion, retention
+from jobs.history import up_for
 from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key
 from jobs.loss import lose
+from jobs.overflow import overflow
 from jobs.ready import forget_previews
 from jobs.remote import give_up_expired, wake_waiting
 from jobs.states import State, end, lock
@@ -61,11 +63,6 @@ def _time_out(job: UUID) -> bool:
     return True
 
 
-# Since when some web process could take polls and pings without a gap: no lease runs out before LEASE_S of that.
-UP_SINCE = """
-SELECT coalesce(min(up_since) < clock_timestamp() - %(lease)s * interval '1 s', false)
-  FROM jobs_webprocess WHERE seen_at > clock_timestamp() - interval '10 s'"""
-
 SILENT = """
 WITH ago AS (SELECT clock_timestamp() - %(lease)s * interval '1 s' AS at)
 SELECT a.job_id, a.number, a.ended_at IS NOT NULL,
@@ -82,8 +79,9 @@ SELECT a.job_id, a.number, a.ended_at IS NOT NULL,
 
 
 def lose_silent() -> int:
-    """Leases that ran out: the attempt is lost; one that had ended frees its slot."""
-    if not one(UP_SINCE, {"lease": settings.LEASE_S})[0]:
+    """Leases that ran out: the attempt is lost; one that had ended frees its slot. None does before a web process has
+    been up for as long."""
+    if not up_for(settings.LEASE_S):
         return 0
     found = rows(SILENT, {"lease": settings.LEASE_S, "batch": BATCH})
     for job, number, ended, why in found:
@@ -228,6 +226,7 @@ STEPS: tuple[Callable[[], int], ...] = (  # every SWEEP_S
     lose_silent,
     lose_unstarted,
     give_up_expired,
+    overflow,
     wake_waiting,
 )
 SLOW_STEPS: tuple[Callable[[], int], ...] = (

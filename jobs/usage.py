@@ -14,12 +14,14 @@ from jobs.live import announce, endpoint_key
 FIRST_MS = 1000
 
 # An attempt is settled once: then it has a gpu_ms. `charged_ms` is what the clock was moved by when it was handed over.
-# Returns the tenant's other endpoints that have jobs of it queued, if it or the key has limits that may hold them up.
+# All is counted where it ran, or waited last. Returns the tenant's other endpoints that have jobs of it queued, if it,
+# the key or the grant has limits that may hold them up.
 SETTLE = f"""
 WITH released AS (
-    SELECT a.id, a.grant_id, a.charged_ms, a.outcome, j.tenant_id, j.endpoint_id, j.api_key_id, gpu.ms,
+    SELECT a.id, a.grant_id, a.charged_ms, a.outcome, j.tenant_id, a.endpoint_id, j.api_key_id, gpu.ms,
            a.outcome IN ('lost', 'handed_back') AND NOT %(bill_lost)s::bool AS free,
-           coalesce(g.price, e.price, 0) / 1000 AS price,
+           coalesce(g.price, e.price, 0) / 1000 AS price, g.max_running IS NOT NULL AS capped,
+           coalesce(g.overflow_of_id, g.id) AS addressed,
            coalesce((SELECT sum(b.bytes) FROM storage_blob b
                       WHERE b.job_id = a.job_id AND b.attempt = a.number AND b.state = 'kept'), 0) AS file_bytes
       FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id
@@ -33,10 +35,10 @@ WITH released AS (
     UPDATE jobs_attempt a SET gpu_ms = r.ms, cost = CASE WHEN r.free THEN 0 ELSE r.ms * r.price END
       FROM released r WHERE a.id = r.id
 ), ended AS (
-    SELECT j.tenant_id, j.endpoint_id, j.api_key_id,
+    SELECT j.tenant_id, g.endpoint_id, j.api_key_id,
            CASE WHEN j.retries = 0 THEN octet_length(p.input) + p.moved_bytes ELSE 0 END AS bytes_in,
            coalesce(octet_length(p.output), 0) AS bytes_out
-      FROM jobs_job j JOIN jobs_payload p ON p.job_id = j.id
+      FROM jobs_job j JOIN jobs_payload p ON p.job_id = j.id JOIN jobs_grant g ON g.id = j.grant_id
      WHERE %(ended)s::text <> '' AND j.id = ANY (%(jobs)s::uuid[])
 ), used AS (
     SELECT tenant_id, endpoint_id, api_key_id, (outcome <> 'undone')::int AS attempts,
@@ -73,7 +75,8 @@ WITH released AS (
 SELECT DISTINCT o.endpoint_id
   FROM released r JOIN accounts_tenant t ON t.id = r.tenant_id LEFT JOIN accounts_apikey k ON k.id = r.api_key_id
   JOIN jobs_grant o ON o.tenant_id = r.tenant_id AND o.endpoint_id <> r.endpoint_id
- WHERE ({limits_something("t")} OR {limits_something("k")})
+ WHERE ({limits_something("t")} OR {limits_something("k")}
+        OR r.capped AND coalesce(o.overflow_of_id, o.id) = r.addressed)
    AND EXISTS (SELECT 1 FROM jobs_job j WHERE j.grant_id = o.id AND j.state = 'IN_QUEUE')"""
 
 

@@ -58,7 +58,8 @@ def why(job: Queued) -> dict[str, Any] | None:
     None: it could not be told, which must be nobody's trouble.
     """
     try:
-        return _told(job, _kept(_sights, job.endpoint_id, see), _kept(_lines, job.grant_id, line_up))
+        line = _kept(_lines, job.grant_id, line_up)
+        return _told(job, _kept(_sights, line.endpoint_id, see), line)
     except Exception:
         log.exception("why job %s waits could not be told", job.id)
         return None
@@ -69,13 +70,13 @@ def _told(job: Queued, sight: Sight, line: Line) -> dict[str, Any]:
     limits = line.limits_of(job)
     reason, text = _reason(job, sight, next((limit.text for limit in limits if limit.text), ""))
     estimates: list[float | None] = [None]
-    if sight.workers and reason != "paused" and not (sight.max_running == 0 or any(map(_never, limits))):
+    if sight.workers and reason != "paused" and not (sight.spent or sight.max_running == 0 or any(map(_never, limits))):
         estimates = [_shared_ms(sight, ahead), *(_own_ms(job, sight, line, of) for of in limits)]
     return {
         "position": 1 + sum(ahead.values()),
         "estimate_s": _longest_s(estimates),
         "reason": reason,
-        "text": text,
+        "text": f"It was moved to other workers. {text}" if line.moved else text,
     }
 
 
@@ -127,6 +128,8 @@ def _reason(job: Queued, sight: Sight, limit: str) -> tuple[str, str]:
         return "paused", f"The endpoint is paused. {sight.message}".rstrip()
     if limit:
         return "limit", limit
+    if sight.spent:
+        return "limit", "The endpoint has used its budget of this month (UTC)."
     if not sight.workers:
         return _no_worker(sight)
     if sight.max_running is not None and sight.running >= sight.max_running:

@@ -9,7 +9,7 @@ from django import forms
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.paginator import Paginator
-from django.db.models import PROTECT, ForeignObjectRel, Model, QuerySet
+from django.db.models import CASCADE, PROTECT, ForeignObjectRel, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -43,12 +43,17 @@ def leave(request: HttpRequest, url: str) -> HttpResponse:
 
 
 def protectors(obj: Model) -> Iterator[str]:
-    """The kinds of rows that name this one and keep it from being deleted."""
+    """The kinds of rows that name this one, or one of its kind that goes with it, and keep it from being deleted."""
     for relation in obj._meta.get_fields(include_hidden=True):
-        if getattr(relation, "on_delete", None) is PROTECT and isinstance(relation, ForeignObjectRel):
-            kind = relation.related_model
-            if kind._base_manager.filter(**{relation.field.name: obj}).exists():
-                yield str(kind._meta.verbose_name_plural)
+        if not isinstance(relation, ForeignObjectRel):
+            continue
+        kind = relation.related_model
+        rows = kind._base_manager.filter(**{relation.field.name: obj})
+        if relation.on_delete is PROTECT and rows.exists():
+            yield str(kind._meta.verbose_name_plural)
+        elif relation.on_delete is CASCADE and kind is type(obj):
+            for row in rows:
+                yield from protectors(row)
 
 
 def asking(

@@ -10,6 +10,7 @@ from django.db.models import F, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
+from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, RadioFilter
 from unfold.utils import display_for_label
 
@@ -19,7 +20,7 @@ from jobs.admin.counts import ALIVE, GONE, UNHEALTHY, Rows, load, with_health
 from jobs.admin.runpod import EndpointForm, RunpodInline
 from jobs.catalogue import classes_in
 from jobs.endpoints import set_mode
-from jobs.models import Attempt, Catalogue, Endpoint, Grant, Worker, WorkerKey
+from jobs.models import Attempt, Catalogue, Endpoint, Grant, Overflow, Worker, WorkerKey
 from jobs.states import State
 from jobs.wake import wake_endpoint
 
@@ -56,7 +57,24 @@ class GrantInline(Inline):
     readonly_fields = ("tenant", "endpoint", "created_at")
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).select_related("tenant", "endpoint").order_by("pk")
+        own = super().get_queryset(request).filter(overflow_of=None)
+        return own.select_related("tenant", "endpoint").order_by("pk")
+
+
+class OverflowInline(TabularInline):  # type: ignore[misc]
+    """Where else its jobs may run."""
+
+    model = Overflow
+    extra = 0
+    fk_name = "endpoint"
+    fields = ("to", "position", "unhealthy", "throttled", "over_budget", "wait_s", "share_percent")
+    autocomplete_fields = ("to",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("to")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return obj is not None and bool(super().has_add_permission(request, obj))
 
 
 class WorkerKeyInline(KeyInline):
@@ -87,27 +105,30 @@ class EndpointAdmin(LoadColumns, Admin):
     )
     search_fields = ("name",)
     ordering = ("name",)
-    jobs_by = "endpoint__id__exact"
-    inlines = (RunpodInline, GrantInline, WorkerKeyInline)
+    jobs_by = "grant__endpoint__id__exact"
+    inlines = (RunpodInline, OverflowInline, GrantInline, WorkerKeyInline)
     actions = ("open_selected", "pause_selected", "drain_selected")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         alive = with_health(Worker.objects.filter(endpoint=OuterRef("pk"))).filter(health=ALIVE)
-        grants = Grant.all_tenants.filter(endpoint=OuterRef("pk"))
+        grants = Grant.all_tenants.filter(endpoint=OuterRef("pk"), overflow_of=None)
         counts = {"alive": Rows(alive), "grant_count": Rows(grants)}
         return super().get_queryset(request).annotate(**load("grant__endpoint"), **counts)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """The name is in the URLs of clients and workers."""
-        return ("name", "created_at", "queued_jobs", "running_jobs", "live_workers", "drained") if obj else ()
+        return (
+            ("name", "created_at", "queued_jobs", "running_jobs", "live_workers", "drained", "spent_at") if obj else ()
+        )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         settings: list[Any] = ["name", ("backend", "dialect", "prefetch")]
         now = ("queued_jobs", "running_jobs", "live_workers", "created_at")
+        budget = ("gpu_s_a_month", "cost_a_month", *(["spent_at"] if obj else []))
         return (
             (None, {"fields": [*([now] if obj else []), *settings]}),
             ("Mode", {"fields": [("mode", "message"), *(["drained"] if obj else [])]}),
-            ("Limits and price", {"fields": [("max_running", "max_queued", "price")]}),
+            ("Limits and price", {"fields": [("max_running", "max_queued", "price"), budget]}),
         )
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -171,7 +192,7 @@ class GrantAdmin(LoadColumns, Admin):
     ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).annotate(**load("grant"))
+        return super().get_queryset(request).filter(overflow_of=None).annotate(**load("grant"))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("created_at", "tenant", "endpoint") if obj else ("created_at",)

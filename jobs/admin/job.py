@@ -60,6 +60,14 @@ class Created(RangeDateTimeFilter):  # type: ignore[misc]
         return found and found.replace(tzinfo=UTC)
 
 
+class Place(AutocompleteSelectFilter):  # type: ignore[misc]
+    """Where it waits, runs or ran last: another endpoint's workers, if it was moved."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = "endpoint where it runs"
+
+
 @admin.register(Job)
 class JobAdmin(BigTable, ReadOnly, Admin):
     list_display = (
@@ -76,6 +84,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     list_filter = (
         ("state", ChoicesCheckboxFilter),
         ("endpoint", AutocompleteSelectFilter),
+        ("grant__endpoint", Place),
         ("tenant", AutocompleteSelectFilter),
         ("created_at", Created),
     )

@@ -40,8 +40,8 @@ class RunpodInline(StackedInline):  # type: ignore[misc]
     max_num = 1
     can_delete = False
     verbose_name_plural = "RunPod"
-    fields = (("remote_id", "key"), ("wait_s", "keeps_keys"), ("trouble", "rest_until"))
-    readonly_fields = ("trouble", "rest_until")
+    fields = (("remote_id", "key"), ("wait_s", "keeps_keys"), ("trouble", "rest_until", "throttled"))
+    readonly_fields = ("trouble", "rest_until", "throttled")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is not None and bool(super().has_add_permission(request, obj))

@@ -129,7 +129,7 @@ class TenantAdmin(LoadColumns, Admin):
         counts = {
             "member_count": Rows(Member.all_tenants.filter(**own)),
             "key_count": Rows(ApiKey.all_tenants.filter(**own, revoked_at=None)),
-            "grant_count": Rows(Grant.all_tenants.filter(**own)),
+            "grant_count": Rows(Grant.all_tenants.filter(**own, overflow_of=None)),
             "bucket_count": Rows(Bucket.all_tenants.filter(**own)),
         }
         return super().get_queryset(request).annotate(**load("grant__tenant"), **counts)

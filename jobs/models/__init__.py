@@ -4,6 +4,7 @@ webhooks with their deliveries, and receipts of what was deleted."""
 from jobs.models.deletion import Deletion
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
 from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload, Preview
+from jobs.models.overflow import Overflow
 from jobs.models.runpod import Receipt, RunpodEndpoint
 from jobs.models.usage import Usage
 from jobs.models.webhook import Delivery, DeliveryTry, Webhook, WebhookSecret
@@ -20,6 +21,7 @@ __all__ = [
     "Grant",
     "IdempotencyKey",
     "Job",
+    "Overflow",
     "Payload",
     "Preview",
     "Receipt",

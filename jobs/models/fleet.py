@@ -51,6 +51,15 @@ class Endpoint(models.Model):
     price = models.DecimalField(
         "price per GPU-second", max_digits=12, decimal_places=6, null=True, blank=True, help_text="Empty: none."
     )
+    gpu_s_a_month = models.PositiveBigIntegerField(
+        "GPU-seconds a month", null=True, blank=True, help_text="Of all tenants, by the calendar, UTC. Empty: no limit."
+    )
+    cost_a_month = models.DecimalField(
+        "cost a month", max_digits=14, decimal_places=2, null=True, blank=True, help_text="Likewise."
+    )
+    spent_at = models.DateTimeField(
+        null=True, editable=False, help_text="When that was found used up; it holds to the end of that month."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -70,6 +79,9 @@ class Grant(Owned):
     """A tenant may use an endpoint, with a weight and a limit.
 
     Its place in the fair queue is `clock`: GPU ms it has had for its weight, in the endpoint's common time (queue.py).
+
+    With `overflow_of` it is a stand-in, which Hearth makes and keeps: jobs of that grant, which were addressed to its
+    endpoint, wait and run at this one (overflow.py). Nobody may address an endpoint by it.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="grants", limit_choices_to=NOT_DELETED)
@@ -98,13 +110,30 @@ class Grant(Owned):
     job_ms = models.FloatField(
         null=True, editable=False, help_text="GPU ms of its completed jobs, moving average. Empty: it has none yet."
     )
+    overflow_of = models.ForeignKey(
+        "self",
+        models.CASCADE,
+        null=True,
+        editable=False,
+        related_name="stand_ins",
+        help_text="Empty: its tenant's own.",
+    )
+    share_from = models.FloatField(
+        db_default=0.0, editable=False, help_text="Of a stand-in: of 100 new jobs, from here"
+    )
+    share_below = models.FloatField(db_default=0.0, editable=False, help_text="to here begin here.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     CLOCK = ("clock", "turn", "job_ms")
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "endpoint"], name="grant_once"),
+            models.UniqueConstraint(
+                fields=["tenant", "endpoint"], name="grant_once", condition=Q(overflow_of__isnull=True)
+            ),
+            models.UniqueConstraint(
+                fields=["overflow_of", "endpoint"], name="grant_stand_in_once", condition=Q(overflow_of__isnull=False)
+            ),
             models.CheckConstraint(condition=Q(weight__gt=0), name="grant_weight_positive"),
         ]
 
@@ -115,7 +144,7 @@ class Grant(Owned):
         super().save(*args, **kwargs)
 
     def __str__(self) -> str:
-        return f"{self.tenant} on {self.endpoint}"
+        return f"{self.tenant} on {self.endpoint}" + (f", for {self.overflow_of.endpoint}" if self.overflow_of else "")
 
 
 class WorkerKey(Key):

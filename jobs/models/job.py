@@ -14,7 +14,11 @@ from storage.models import Bucket
 
 
 class Job(Owned):
-    """A tenant's request, from its submission to its end. Hot and narrow: what is large is in Payload."""
+    """A tenant's request, from its submission to its end. Hot and narrow: what is large is in Payload.
+
+    `endpoint` is what the client addressed. Where the job waits, or runs, is its grant's, of which it is another's
+    only if it was moved there (overflow.py); while it runs, that does not change.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     sync = models.BooleanField(default=False, help_text="Submitted by runsync: its id begins with sync-.")
@@ -206,6 +210,7 @@ class Event(models.Model):
         HANDED_BACK = "handed_back", "handed back"
         UNDONE = "undone", "hand-over undone"
         RETRIED = "retried"
+        MOVED = "moved", "moved to other workers"
         OUTPUT = "output", "output ready"
         IGNORED = "ignored", "news ignored"
         NOTED = "noted"

@@ -30,6 +30,8 @@ class RunpodEndpoint(models.Model):
     failures = models.IntegerField(db_default=0, editable=False, help_text="Requests in a row that came to nothing.")
     rest_until = models.DateTimeField(null=True, editable=False, help_text="Until then it is left alone.")
     trouble = models.CharField(max_length=500, db_default="", editable=False, help_text="Why.")
+    throttled = models.BooleanField(db_default=False, editable=False, help_text="No GPU was free for it there.")
+    looked_at = models.DateTimeField(null=True, editable=False, help_text="When its health was last asked.")
     woken_at = models.DateTimeField(null=True, editable=False, help_text="When the sweeper last woke its dispatcher.")
 
     def __str__(self) -> str:

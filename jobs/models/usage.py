@@ -34,6 +34,7 @@ class Usage(Owned):
                 fields=["tenant", "day", "endpoint", "api_key"], name="usage_once", nulls_distinct=False
             ),
         ]
+        indexes = [models.Index(fields=["endpoint", "day"], name="usage_of_endpoint")]
         verbose_name_plural = "usage"
 
     def __str__(self) -> str:

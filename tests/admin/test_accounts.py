@@ -86,7 +86,7 @@ def test_what_has_jobs_is_not_deleted_and_what_has_none_is(browser: Browser, row
 
 def test_an_endpoints_name_stays_as_it_is(browser: Browser) -> None:
     place = new_place("raw")
-    forms = no_rows("grants", "worker_keys", "runpod")
+    forms = no_rows("grants", "worker_keys", "runpod", "overflows")
     given = {"name": "other", "backend": "fleet", "dialect": "raw", "prefetch": "3", "mode": "open"}
     assert browser.post(page_url(place.endpoint), given | forms).status_code == 302
     place.endpoint.refresh_from_db()

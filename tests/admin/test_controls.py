@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 from django.db.models import Model
+from django.db.models.functions import Now
 from django.test import Client as Browser
 from django.urls import reverse
 
 from accounts.models import ApiKey, Tenant
 from jobs import waits
-from jobs.models import Endpoint, Grant
+from jobs.models import Endpoint, Grant, Job, Overflow
 from tests.admin.rows import no_rows, page_url
 from tests.cast import Client, new_client, new_place
 
@@ -37,7 +38,7 @@ def test_a_mode_saved_in_the_form_wakes_who_waits(browser: Browser, acme: Client
     endpoint = acme.place.endpoint
     controls = {"mode": "paused", "message": "New disks.", "max_running": 3, "max_queued": 50}
     given = {"backend": "fleet", "dialect": "raw", "prefetch": 1, **controls}
-    save(browser, endpoint, given, "grants", "worker_keys", "runpod")
+    save(browser, endpoint, given, "grants", "worker_keys", "runpod", "overflows")
     endpoint.refresh_from_db()
     assert (endpoint.mode, endpoint.message, endpoint.max_running, endpoint.max_queued) == (
         "paused",
@@ -46,6 +47,37 @@ def test_a_mode_saved_in_the_form_wakes_who_waits(browser: Browser, acme: Client
         50,
     )
     assert woken == [endpoint.pk]
+
+
+def test_where_else_its_jobs_run_and_what_it_may_cost_is_on_its_page(browser: Browser, acme: Client) -> None:
+    endpoint, other, own = acme.place.endpoint, new_place().endpoint, new_place("hearth").endpoint
+    given = {"backend": "fleet", "dialect": "raw", "prefetch": 1, "mode": "open", "cost_a_month": "99.50"}
+    given |= no_rows("grants", "worker_keys", "runpod") | {"overflows-TOTAL_FORMS": 1, "overflows-INITIAL_FORMS": 0}
+    way = {"overflows-0-position": 1, "overflows-0-unhealthy": "on", "overflows-0-wait_s": 60}
+    way |= {"overflows-0-endpoint": endpoint.pk, "overflows-0-share_percent": 0}
+    refused = browser.post(page_url(endpoint), given | way | {"overflows-0-to": own.pk})
+    assert "only raw can stand for raw" in refused.content.decode()
+    assert browser.post(page_url(endpoint), given | way | {"overflows-0-to": other.pk}).status_code == 302
+    endpoint.refresh_from_db()
+    assert str(endpoint.cost_a_month) == "99.50"
+    made = Overflow.objects.get(endpoint=endpoint)
+    assert (made.to, made.wait_s, made.unhealthy, made.throttled) == (other, 60, True, False)
+    made.delete()
+
+
+def test_stand_ins_are_on_no_page(browser: Browser, acme: Client) -> None:
+    """They are made and kept by the sweeper."""
+    other = new_place().endpoint
+    stand_in = Grant.all_tenants.create(tenant=acme.tenant, endpoint=other, overflow_of=acme.grant)
+    assert browser.get(page_url(stand_in)).status_code == 302
+    assert str(acme.tenant) not in browser.get(page_url(other)).content.decode()
+    job = acme.submit()
+    Job.all_tenants.filter(pk=job.uuid).update(grant=stand_in, state="CANCELLED", finished_at=Now())
+    browser.post(page_url(acme.grant, "delete"), {"post": "yes"})
+    assert Grant.all_tenants.filter(pk=acme.grant.pk).exists()
+    Job.all_tenants.filter(pk=job.uuid).delete()
+    browser.post(page_url(acme.grant, "delete"), {"post": "yes"})
+    assert not Grant.all_tenants.filter(pk__in=[acme.grant.pk, stand_in.pk]).exists()
 
 
 @pytest.mark.parametrize(("action", "mode"), [("pause", "paused"), ("drain", "draining"), ("open", "open")])

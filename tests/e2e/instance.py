@@ -110,8 +110,8 @@ class TenantClient:
 
 
 class Instance(Running):
-    def tenant(self, name: str = "acme") -> TenantClient:
-        made = self.manage("create_tenant", f"{name}-{secrets.token_hex(4)}", "--json")
+    def tenant(self, name: str = "acme", *options: str) -> TenantClient:
+        made = self.manage("create_tenant", f"{name}-{secrets.token_hex(4)}", *options, "--json")
         return TenantClient(self.url, made["endpoint"], made["api_key"], made["worker_key"])
 
     def events(self, job: str) -> list[str]:

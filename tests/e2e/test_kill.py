@@ -1,14 +1,16 @@
 """kill -9 of the worker in mid-job, of web, of PostgreSQL, of S3, of everything: the job is done once all the same."""
 
+import json
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from tests.e2e.instance import Instance, TenantClient, again, download, slow
-from tests.local.running import eventually, is_gone
+from tests.local.running import eventually, is_gone, manage
 
 pytestmark = pytest.mark.xdist_group("kill")
 
@@ -35,6 +37,19 @@ def test_the_worker_killed_in_mid_job_loses_it_to_the_next(up: Instance, acme: T
     events = done_once(up, acme, job, 60)
     assert events.count("lost") == 1
     assert events.count("handed") == 2
+
+
+def test_a_fleet_whose_only_worker_is_killed_has_its_job_done_by_the_one_it_overflows_to(up: Instance) -> None:
+    made = manage(up.home.path, "shell", "-c", "from jobs.models import Endpoint; Endpoint.objects.create(name='own')")
+    assert made.returncode == 0, made.stderr
+    acme = up.tenant("acme", "--endpoint", "own")
+    job = acme.run(slow(1))
+    take = urllib.request.Request(f"{up.url}/v2/own/job-take/doomed", headers={"Authorization": acme.worker_key})
+    with urllib.request.urlopen(take, timeout=30) as answer:
+        assert json.load(answer)["id"] == job
+    assert manage(up.home.path, "overflow", "own", "--to", "comfyui", "--wait", "1").returncode == 0
+    events = [kind for kind in done_once(up, acme, job, 90) if kind != "output"]
+    assert events == ["created", "handed", "lost", "moved", "handed", "started", "completed"]
 
 
 @pytest.mark.parametrize("part", ["web", "postgres", "s3", "sweeper", "deliverer", "tasks-fast"])

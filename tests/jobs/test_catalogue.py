@@ -13,7 +13,7 @@ from accounts import sql
 from accounts.errors import Refused
 from jobs import catalogue, sweep, workers
 from jobs.graph.faults import Verdict
-from jobs.models import Catalogue, Worker
+from jobs.models import Catalogue, Overflow, Worker
 from tests.cast import WORKFLOW, Place, new_place
 from tests.graph.test_rules import info
 
@@ -198,3 +198,27 @@ def test_reports_and_the_sweeper_at_once_leave_every_worker_its_catalogue(own_pl
     sweep.forget_gone()
     found = Worker.objects.filter(endpoint=own_place.endpoint).order_by("name")
     assert [worker.catalogue and hashes.index(worker.catalogue.sha256) for worker in found] == [2, 0, 1, 2, 0, 1]
+
+
+def test_while_no_worker_is_there_a_workflow_may_be_for_those_it_overflows_to(own_place: Place) -> None:
+    other = new_place("hearth")
+    way = Overflow.objects.create(endpoint=own_place.endpoint, to=other.endpoint)
+    report(own_place, nodes())
+    report(other, nodes(Loader=LOADER))
+    assert verdict(own_place, model="a.safetensors") is not None
+    age(own_place, "w1", minutes=10)
+    assert verdict(own_place) is None
+    assert verdict(own_place, model="a.safetensors") is None
+    assert verdict(own_place, model="c.safetensors") is not None
+    way.delete()
+    catalogue.refresh()
+    assert verdict(own_place, model="a.safetensors") is not None
+
+
+def test_what_cannot_be_known_of_an_overflow_passes(own_place: Place) -> None:
+    other = new_place("hearth", backend="runpod", max_running=1)
+    way = Overflow.objects.create(endpoint=own_place.endpoint, to=other.endpoint)
+    report(own_place, nodes())
+    age(own_place, "w1", minutes=10)
+    assert catalogue.judge(own_place.name) is None
+    way.delete()

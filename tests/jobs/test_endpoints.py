@@ -1,6 +1,7 @@
 """The operator's hand on an endpoint: by command, and what claims make of it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from io import StringIO
 
 import pytest
@@ -10,7 +11,7 @@ from django.core.management.base import CommandError
 from accounts.errors import Refused
 from jobs.depth import Holder
 from jobs.endpoints import set_mode
-from jobs.models import Endpoint
+from jobs.models import Endpoint, Overflow
 from jobs.queue import claim
 from tests.cast import Client, new_place
 
@@ -74,3 +75,66 @@ def claimed(endpoint_id: int, holder: str, n: int) -> int:
         if jobs := claim(endpoint_id, Holder(name=holder), n).jobs:
             return len(jobs)
     return 0
+
+
+def test_a_budget_of_the_month_is_set_and_lifted(acme: Client) -> None:
+    name = acme.place.name
+    assert said(name, "--cost-a-month", "12.50") == f"{name} is open.\nIts cost a month: 12.50.\n"
+    assert Endpoint.objects.get(name=name).cost_a_month == Decimal("12.50")
+    assert said(name, "--cost-a-month", "none", "--gpu-seconds-a-month", "3600").endswith(
+        "gpu-seconds a month: 3600.\n"
+    )
+    assert said(name, "--gpu-seconds-a-month", "none") == f"{name} is open.\n"
+    for wrong in ("much", "-1", "1.5", "nan"):
+        with pytest.raises(CommandError):
+            said(name, "--gpu-seconds-a-month", wrong)
+    assert Endpoint.objects.get(name=name).gpu_s_a_month is None
+
+
+def ways(*argv: str) -> str:
+    out = StringIO()
+    call_command("overflow", *argv, stdout=out)
+    return out.getvalue()
+
+
+def test_where_jobs_overflow_to_is_said_changed_and_taken_away() -> None:
+    own, other, third = (new_place().name for _ in range(3))
+    assert ways(own) == f"{own} overflows nowhere.\n"
+    said_of_it = f"1. {own} to {other}: when it is unhealthy, when it is throttled, when its budget is used up"
+    assert ways(own, "--to", other, "--wait", "60") == f"{said_of_it}, what waited for 60 s\n"
+    never = ("--no-unhealthy", "--no-throttled", "--no-over-budget")
+    assert ways(own, "--to", third, "--position", "0", *never, "--share", "5").splitlines() == [
+        f"0. {own} to {third}: 5 of 100 jobs in any case",
+        f"{said_of_it}, what waited for 60 s",
+    ]
+    assert ways(own, "--to", other, "--wait", "none").splitlines()[1] == said_of_it
+    assert ways(own, "--to", third, "--drop") == f"{said_of_it}\n"
+    ways(own, "--to", other, "--drop")
+
+
+@pytest.mark.parametrize(
+    ("argv", "fault"),
+    [
+        (["no-such"], "There is no endpoint 'no-such'."),
+        (["{own}", "--to", "no-such"], "There is no endpoint 'no-such'."),
+        (["{own}", "--to", "{own}"], "cannot overflow to itself"),
+        (["{own}", "--to", "{raw}"], "only raw can stand for raw"),
+        (["{own}", "--to", "{other}", "--share", "101"], "0 to 100 %"),
+        (["{own}", "--to", "{other}", "--wait", "soon"], "a number of seconds or none, not 'soon'"),
+        (["{own}", "--wait", "5"], "by --to"),
+        (["{own}", "--to", "{other}", "--drop"], "does not overflow to"),
+    ],
+)
+def test_an_overflow_that_cannot_be_is_refused(argv: list[str], fault: str) -> None:
+    names = {"own": new_place("hearth").name, "other": new_place("hearth").name, "raw": new_place().name}
+    with pytest.raises(CommandError, match=fault):
+        ways(*(each.format(**names) for each in argv))
+    assert not Overflow.objects.filter(endpoint__name=names["own"]).exists()
+
+
+def test_no_more_than_all_jobs_are_shared_out() -> None:
+    own, other, third = (new_place().name for _ in range(3))
+    ways(own, "--to", other, "--share", "60")
+    with pytest.raises(CommandError, match="60 of 100 jobs already"):
+        ways(own, "--to", third, "--share", "41")
+    ways(own, "--to", other, "--drop")

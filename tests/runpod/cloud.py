@@ -56,6 +56,7 @@ class There:
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)  # Idempotency-Key -> job, where it keeps them
     keeps_keys: bool = False
+    workers: dict[str, int] = field(default_factory=lambda: {"idle": 1, "ready": 1, "throttled": 2})
 
     def asked(self, op: str) -> list[Sent]:
         return [sent for sent in self.sent if sent.op == op]
@@ -124,9 +125,9 @@ class Cloud:
         if op == "run":
             return 200, orjson.dumps({"id": self._run(there, sent), "status": "IN_QUEUE"})
         if op == "health":
-            workers = {"idle": 1, "initializing": 0, "ready": 1, "running": 0, "throttled": 2, "unhealthy": 0}
+            workers = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled", "unhealthy"), 0)
             jobs = {"completed": 0, "failed": 0, "inProgress": 0, "inQueue": len(there.jobs), "retried": 0}
-            return 200, orjson.dumps({"jobs": jobs, "workers": workers})
+            return 200, orjson.dumps({"jobs": jobs, "workers": workers | there.workers})
         job = there.jobs.get(rest[0])
         if job is None:
             return 404, b'{"error": "job not found"}'

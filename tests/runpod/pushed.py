@@ -19,7 +19,7 @@ from tests.runpod.cloud import KEY, Cloud, There
 TIMES = {
     "jobs_attempt": ("handed_at", "started_at", "sent_at", "ask_at", "expires_at", "stop_sent_at"),
     "jobs_job": ("queued_at", "started_at", "deadline_at"),
-    "jobs_runpodendpoint": ("rest_until", "woken_at"),
+    "jobs_runpodendpoint": ("rest_until", "woken_at", "looked_at"),
 }
 """All are of an endpoint; what an attempt has used is settled at its release."""
 

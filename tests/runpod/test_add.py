@@ -107,7 +107,7 @@ def browser() -> Browser:
 
 def form(endpoint: Endpoint, **fields: object) -> dict[str, object]:
     given = {"backend": endpoint.backend, "dialect": "raw", "prefetch": 1, "mode": "open", "max_running": 4}
-    return given | no_rows("grants", "worker_keys", "runpod") | fields
+    return given | no_rows("grants", "worker_keys", "runpod", "overflows") | fields
 
 
 def test_the_page_takes_a_new_key_and_never_shows_one(browser: Browser, acme: Pushed) -> None:
@@ -162,7 +162,7 @@ def test_a_waiting_job_is_told_whether_runpod_is_full_or_away(acme: Pushed) -> N
     told = why(history.queued(row(jobs[4])))
     assert told
     assert (told["reason"], told["text"]) == ("limit", "The endpoint runs 4 jobs at a time.")
-    RunpodEndpoint.objects.filter(endpoint=acme.endpoint_id).update(failures=1)
+    RunpodEndpoint.objects.filter(endpoint=acme.endpoint_id).update(failures=1, trouble="away")
     assert see(acme.endpoint_id).workers == 0
     waits._sights.clear()
     told = why(history.queued(row(jobs[4])))
