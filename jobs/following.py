@@ -142,14 +142,14 @@ def waits(queued: Queued, seen: Seen) -> tuple[list[News], Seen]:
     return [News("queue", orjson.dumps(told), seen.lines)], replace(seen, waits=told)
 
 
-def _urls(job: UUID, snapshot: history.Snapshot, lines: list[Line]) -> dict[str, str]:
+def _urls(job: UUID, snapshot: history.Snapshot, lines: list[Line]) -> ready.Urls:
     """Of the files that the attempt which runs, or has ended the job, had stored by these lines."""
     mine = [line for line in lines if line.assets and line.attempt == snapshot.attempt and not snapshot.queued]
     ids = [asset["id"] for line in mine for asset in line.assets or ()]
     return ready.urls(job, ids, running=not snapshot.ended) if ids else {}
 
 
-def _of_line(line: Line, number: int, urls: dict[str, str]) -> list[News]:
+def _of_line(line: Line, number: int, urls: ready.Urls) -> list[News]:
     if line.kind in STATE_AFTER:
         return [News("state", orjson.dumps(_move(line)), number)]
     assets = ready.shown(line.assets or (), urls)

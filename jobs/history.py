@@ -20,7 +20,7 @@ from jobs.models import Endpoint, Event, Grant, Job
 from jobs.sight import Queued
 from jobs.states import FINAL, State
 from jobs.waits import why
-from storage.models import Bucket
+from storage.models import Bucket, preview_key
 from storage.outputs import signer
 
 
@@ -90,8 +90,9 @@ def with_urls(output: Any, bucket: Bucket | None, there: Collection[str]) -> Any
             continue
         try:
             asset["url"] = files[position] = asset.get("url") or signer.url(bucket, key)
+            asset["preview"] = signer.url(bucket, preview_key(key)) if asset.get("preview") is True else None
         except SealBroken:
-            asset["url"] = files[position] = None
+            asset["url"] = asset["preview"] = files[position] = None
             asset["error"] = "The secret of its bucket cannot be read. Ask the operator."
     return {**output, "files": files, "assets": assets}
 

@@ -14,7 +14,7 @@ from jobs.live import announce, news_key
 from jobs.models import Payload
 from jobs.models.job import Event
 from jobs.states import lock
-from storage.models import Asset, Blob
+from storage.models import Asset, Blob, preview_key
 from storage.outputs import sign_for_request, signer
 from storage.places import BucketRefused
 
@@ -23,6 +23,7 @@ SELECT b.id, b.key FROM jobs_job j JOIN jobs_attempt a ON a.job_id = j.id AND a.
   LEFT JOIN storage_blob b ON b.job_id = j.id AND b.attempt = a.number AND b.id = ANY (%(ids)s)
                           AND b.state = 'pending' AND b.stored_at IS NOT NULL
  WHERE j.id = %(job)s AND a.number = %(number)s AND a.ended_at IS NULL"""
+Urls = Mapping[str, Mapping[str, str | None]]
 LINE = """
 INSERT INTO jobs_event (job_id, attempt, kind, at, text, assets)
 VALUES (%(job)s, %(number)s, %(kind)s, clock_timestamp(), %(text)s, %(assets)s)"""
@@ -53,15 +54,19 @@ def _said(assets: Sequence[dict[str, Any]]) -> str:
     return f"{assets[0]['name']} of node {assets[0]['node']}{more}"
 
 
-def urls(job: UUID, ids: Sequence[str], *, running: bool) -> dict[str, str]:
-    """Of such files, by id, as far as they are there: while the job runs whatever is stored, then what has won. A file
-    is left out, too, if its URL cannot be signed: not by now, or not any more."""
+def urls(job: UUID, ids: Sequence[str], *, running: bool) -> Urls:
+    """Of such files and their small pictures, by id, as far as they are there: while the job runs whatever is stored,
+    then what has won. A file is left out, too, if its URL cannot be signed: not by now, or not any more."""
     there = (Blob.State.PENDING, Blob.State.KEPT) if running else (Blob.State.KEPT,)
     found = Blob.all_tenants.filter(id__in=ids, job_id=job, state__in=there).select_related("bucket")
     blobs = {str(blob.pk): blob for blob in found}
     own = {id: blob for id, blob in blobs.items() if blob.of_request}
     signed = {id: _signed(blob) for id, blob in blobs.items() if id not in own} | (_own_urls(job, own) if own else {})
-    return {id: url for id, url in signed.items() if url}
+    return {id: {"url": url, "preview": _small(blobs[id])} for id, url in signed.items() if url}
+
+
+def _small(blob: Blob) -> str | None:
+    return signer.url(blob.bucket, preview_key(blob.key)) if blob.preview_bytes else None
 
 
 def _own_urls(job: UUID, blobs: Mapping[str, Blob]) -> dict[str, str]:
@@ -79,10 +84,14 @@ def _signed(blob: Blob, own: Sealed | None = None) -> str:
         return ""
 
 
-def shown(assets: Sequence[dict[str, Any]], urls: Mapping[str, str]) -> list[dict[str, Any]]:
+def shown(assets: Sequence[dict[str, Any]], urls: Urls) -> list[dict[str, Any]]:
     """The assets of such a line as clients see them: by URL, where there is one."""
-    found = [asset | {"url": urls[asset["id"]]} for asset in assets if asset["id"] in urls]
-    return [{name: value for name, value in asset.items() if name != "key"} for asset in found]
+    return [_shown(asset, urls[asset["id"]]) for asset in assets if asset["id"] in urls]
+
+
+def _shown(asset: Mapping[str, Any], urls: Mapping[str, str | None]) -> dict[str, Any]:
+    told = {**asset, "url": urls["url"], "preview": urls["preview"] if asset.get("preview") else None}
+    return {name: value for name, value in told.items() if name != "key"}
 
 
 PREVIEW = """

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import datetime
@@ -22,7 +22,7 @@ from storage import assets, objects
 from storage.faults import DELETE, S3Fault, told
 from storage.models import Blob, Bucket, Hold
 from storage.objects import Wanted
-from storage.outputs import open_slots, place_of
+from storage.outputs import open_slots, place_of, preview_slot
 from storage.places import BucketRefused, Place, delete_objects, operators_place
 from worker.wire import Slot, Upload
 
@@ -72,7 +72,34 @@ def slots(attempt: AttemptId, uploads: Sequence[Upload], *, parts: bool = False)
             own = request and Sealed(request)
             return open_slots(tenant_id, attempt.job, attempt.number, bucket, own, uploads, parts)
         except (SealBroken, BucketRefused) as error:
-            raise Refused(503, "bucket_unusable", f"The job's bucket: {error}.", retry_after_s=5) from error
+            raise _unusable(error) from error
+
+
+# The objects of a blob are deleted when the URLs that were signed at its `created_at` have expired: this one is newer.
+SMALL = """
+UPDATE storage_blob b SET preview_bytes = s.bytes, created_at = clock_timestamp()
+  FROM unnest(%(ids)s::uuid[], %(sizes)s::int[]) s (id, bytes)
+ WHERE b.id = s.id AND b.job_id = %(job)s AND b.attempt = %(number)s AND b.state = 'pending' AND NOT b.of_request
+RETURNING b.id"""
+
+
+def preview_slots(attempt: AttemptId, sizes: Mapping[UUID, int]) -> list[Slot] | None:
+    """Where to put small pictures of so many bytes beside the files of these slots, unless in a request's own bucket;
+    None if the attempt is no longer current. Refused(503): a bucket of no use."""
+    with transaction.atomic():
+        if sql.first(CURRENT, [attempt.job, attempt.number]) is None:
+            return None
+        given = {"ids": list(sizes), "sizes": list(sizes.values()), "job": attempt.job, "number": attempt.number}
+        ids = [id for (id,) in sql.rows(SMALL, given)]
+        blobs = Blob.all_tenants.filter(id__in=ids).select_related("bucket")
+        try:
+            return [preview_slot(blob) for blob in blobs]
+        except SealBroken as error:
+            raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> Refused:
+    return Refused(503, "bucket_unusable", f"The job's bucket: {error}.", retry_after_s=5)
 
 
 def wanted(attempt: AttemptId, ids: Sequence[UUID]) -> list[Wanted] | None:
@@ -178,7 +205,7 @@ def _delete(place: Place, blobs: Sequence[Blob]) -> tuple[list[Blob], list[Blob]
             with told(place, DELETE):
                 if blob.part_bytes:
                     objects.drop_parts(place, blob.key, blob.upload_id)
-                delete_objects(place, [blob.key])
+                delete_objects(place, blob.keys)
         except S3Fault as fault:
             return list(blobs[:number]), [*blobs[number + 1 :], blob], str(fault)
     return list(blobs), [], ""

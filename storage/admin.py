@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, asking, change_url, leave, uuid_in
 from accounts.sealed import Sealed
-from storage.models import Asset, Blob, Bucket
+from storage.models import Asset, Blob, Bucket, preview_key
 from storage.outputs import signer
 from storage.verify import verify
 
@@ -184,14 +184,15 @@ def asset_url(asset: Asset) -> str:
 
 
 def preview(asset: Asset, size: str = "max-h-32") -> str:
-    """A link to the file: the picture itself, small, if it is one."""
+    """A link to the file: a small picture of it, or itself if it is one that has none."""
     url = asset_url(asset)
     if not url:
         return asset.name
     shown: Any = asset.name
-    if asset.blob.content_type.startswith("image/"):
+    if asset.preview or asset.blob.content_type.startswith("image/"):
         look = f"{size} rounded-default"
-        shown = format_html('<img src="{}" alt="{}" loading="lazy" class="{}">', url, asset.name, look)
+        small = signer.url(asset.blob.bucket, preview_key(asset.blob.key)) if asset.preview else url
+        shown = format_html('<img src="{}" alt="{}" loading="lazy" class="{}">', small, asset.name, look)
     return format_html('<a class="text-link" href="{}" target="_blank" rel="noreferrer">{}</a>', url, shown)
 
 

@@ -121,6 +121,11 @@ class Bucket(Owned):
         return f"{self.tenant}/{self.name}"
 
 
+def preview_key(key: str) -> str:
+    """Of the small picture (WebP) beside a file."""
+    return f"{key}.preview.webp"
+
+
 class Blob(Owned):
     """The bytes of a file under one key of one S3 bucket.
 
@@ -147,6 +152,9 @@ class Blob(Owned):
     state = models.CharField(max_length=7, choices=State, default=State.PENDING)
     part_bytes = models.BigIntegerField(db_default=0, editable=False, help_text="0: put as a whole.")
     upload_id = models.TextField(db_default="", editable=False, help_text="Of the multipart upload, once it has begun.")
+    preview_bytes = models.IntegerField(
+        db_default=0, editable=False, help_text="Of the small picture beside it; 0: it has none."
+    )
     stored_at = models.DateTimeField(null=True, help_text="When Hearth found it in S3, whole.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     tried_at = models.DateTimeField(null=True, editable=False, help_text="When its object could not be deleted.")
@@ -175,6 +183,11 @@ class Blob(Owned):
             ),
         ]
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all its objects."""
+        return [self.key, preview_key(self.key)] if self.preview_bytes else [self.key]
+
     def __str__(self) -> str:
         return self.key
 
@@ -202,6 +215,7 @@ class Asset(Owned):
     width = models.IntegerField(null=True, help_text="In pixels.")
     height = models.IntegerField(null=True, help_text="In pixels.")
     duration_ms = models.BigIntegerField(null=True, help_text="Of films and sounds.")
+    preview = models.BooleanField(default=False, db_default=False, help_text="A small picture is stored beside it.")
     url = models.TextField(blank=True, editable=False, help_text="Signed once, for files in a request's own bucket.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")

@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from accounts.models import uuid7
 from accounts.sealed import Sealed
-from storage.models import Asset, Blob, Bucket
+from storage.models import Asset, Blob, Bucket, preview_key
 from storage.places import Place, full_key, operators_place, request_bucket, sign_get, sign_put, tenants_place
-from worker.wire import Slot, Upload
+from worker.wire import SMALL_TYPE, Slot, Upload
 
 
 def place_of(bucket: Bucket | None, request: Sealed | None) -> Place:
@@ -89,6 +89,13 @@ def _slot(place: Place, blob: Blob) -> Slot:
     return Slot(id=str(blob.id), key=blob.key, url=put[0], headers=put[1], **about)
 
 
+def preview_slot(blob: Blob) -> Slot:
+    """A signed PUT for the small picture beside a blob's file. Raises SealBroken."""
+    place, key = place_of(blob.bucket, None), preview_key(blob.key)
+    url, headers = sign_put(place, key, content_type=SMALL_TYPE, size=blob.preview_bytes)
+    return Slot(id=str(blob.pk), key=key, url=url, headers=headers, trusted=place.trusted)
+
+
 class NotLookedAt(Exception):
     """Files of these blobs' ids are reported of which nobody knows whether they are in S3."""
 
@@ -138,7 +145,7 @@ def keep_outputs(
             url = _sign_once(blob, request)
             rows.append(_asset(blob, position, asset, url))
             kept_files.append(url or key)
-            kept_assets.append(asset | ({"url": url} if url else {}))
+            kept_assets.append(asset | {"preview": rows[-1].preview or None} | ({"url": url} if url else {}))
         elif key is None and isinstance(files, list) and position < len(files):
             kept_files.append(files[position])
             kept_assets.append(asset)
@@ -183,6 +190,7 @@ def _asset(blob: Blob, position: int, reported: Mapping[str, Any], url: str) -> 
         width=number("width"),
         height=number("height"),
         duration_ms=number("duration_ms"),
+        preview=reported.get("preview") is True and blob.preview_bytes > 0,
         url=url,
     )
 

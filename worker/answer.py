@@ -11,7 +11,9 @@ from worker.errors import JobError
 from worker.files import OutputFile, Stored
 from worker.outputs import Datas
 
-RUN_BYTES, RUNSYNC_BYTES = 10_000_000, 20_000_000  # what RunPod's cloud takes of a job of /run, of /runsync
+RUN_BYTES, RUNSYNC_BYTES = 10_000_000, 20_000_000
+"""What RunPod's cloud takes of a job of /run, of /runsync: the "Payload Limit" of docs.runpod.io, Endpoint operations,
+in the smaller reading of MB; that it holds for answers the reference says (api-interactions.md, Important notes)."""
 MOST_WARNINGS, WARNING_CHARS = 100, 2000
 
 

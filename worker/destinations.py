@@ -12,6 +12,7 @@ from worker.errors import JobError
 from worker.files import OutputFile, Stored
 from worker.hearth import Hearth
 from worker.inputs import JobInput
+from worker.preview import Previews
 from worker.put import Putter
 from worker.upload import through_hearth
 
@@ -49,9 +50,18 @@ def _elsewhere(
     given: JobInput, job_id: str, hearth: Hearth | None, bucket: Bucket | None, putter: Putter
 ) -> Store | None:
     if hearth:
-        return lambda files: through_hearth(files, hearth, putter)
+        return lambda files: _with_previews(files, hearth, putter)
     own = given.bucket or bucket
     return (lambda files: own.store(files, job_id)) if own else None
+
+
+async def _with_previews(files: Sequence[OutputFile], hearth: Hearth, putter: Putter) -> list[Stored | JobError]:
+    """Through Hearth, and small pictures of them beside them."""
+    previews = Previews(files)
+    try:
+        return await previews.beside(await through_hearth(files, hearth, putter), hearth, putter)
+    finally:
+        previews.close()
 
 
 async def _with_facts(files: Sequence[OutputFile], store: Store) -> list[Stored | JobError]:

@@ -66,6 +66,14 @@ class Hearth:
         answer = await self._call("complete", {"id": id, "parts": parts}, call_s=COMPLETE_S)
         return _each(Found, [answer["found"]], 1)[0]
 
+    async def previews(self, sizes: Mapping[str, int]) -> list[Slot]:
+        """Where to put small pictures of so many bytes beside these slots' files, that may have one. Tried once."""
+        if not sizes:
+            return []
+        files = [{"id": id, "bytes": size} for id, size in sizes.items()]
+        answer = (await self._call("small", {"files": files}, within_s=0))["small"]
+        return _each(Slot, answer, len(answer))
+
     async def outputs(self, assets: Sequence[Asset]) -> None:
         """These are stored, and may be shown though the job still runs. Tried once."""
         await self._call("outputs", {"assets": [dataclasses.asdict(asset) for asset in assets]}, within_s=0)

@@ -22,13 +22,18 @@ LONGEST_S, AT_ONCE = 30, 2
 MOST_PIXELS = 100_000_000  # of a picture that is decoded here
 
 
+def pool(name: str) -> ThreadPoolExecutor:
+    """What hangs in it on a strange file keeps nothing else waiting."""
+    return ThreadPoolExecutor(AT_ONCE, name, _behind_others)
+
+
 def _behind_others() -> None:
     """A thread that has the CPU when ComfyUI leaves it some."""
     with suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-POOL = ThreadPoolExecutor(AT_ONCE, "media", _behind_others)  # what hangs on a strange file keeps nothing else waiting
+POOL = pool("media")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +53,14 @@ async def facts_of(files: Sequence[OutputFile]) -> list[Facts]:
 
 async def each_aside(do: Callable[[OutputFile], T], files: Sequence[OutputFile], otherwise: T) -> list[T]:
     """do(file) of each in a thread, in order; `otherwise` for what fails or takes longer than LONGEST_S."""
-    return await at_most(AT_ONCE, lambda file: _aside(do, file, otherwise), files)
+    return await at_most(AT_ONCE, lambda file: aside(POOL, do, file, otherwise), files)
 
 
-async def _aside(do: Callable[[OutputFile], T], file: OutputFile, otherwise: T) -> T:
+async def aside(pool: ThreadPoolExecutor, do: Callable[[OutputFile], T], file: OutputFile, otherwise: T) -> T:
+    """The same of one."""
     try:
         async with asyncio.timeout(LONGEST_S):
-            return await asyncio.get_running_loop().run_in_executor(POOL, do, file)
+            return await asyncio.get_running_loop().run_in_executor(pool, do, file)
     except Exception as error:  # whatever a library makes of a file that a custom node wrote
         log.info("%s of node %s: %s says %r", file.name, file.node, do.__name__.strip("_"), error)
         return otherwise

@@ -60,7 +60,7 @@ class Putter:
 
     async def put(self, piece: Piece, to: Signed) -> str:
         """The ETag. S3Fault says what S3 answered at last."""
-        return await self.patiently(lambda: self._once(piece, to), "" if to.trusted else URL(to.url).host or "")
+        return await self.patiently(lambda: self.once(piece, to), "" if to.trusted else URL(to.url).host or "")
 
     async def patiently(self, do: Callable[[], Awaitable[T]], tenants_host: str = "") -> T:
         """What comes of it; on an S3Fault that may pass, tried again. tenants_host: "" for one whose patience begins
@@ -88,7 +88,8 @@ class Putter:
         self._failing[host] = (first if now - last <= self._patience_s else now, now)
         return self._failing[host][0]
 
-    async def _once(self, piece: Piece, to: Signed) -> str:
+    async def once(self, piece: Piece, to: Signed) -> str:
+        """The ETag, or at once an S3Fault."""
         try:
             if not to.trusted:
                 check_url(to.url, self._allowed)

@@ -9,6 +9,8 @@ The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth
     POST {url}/hooks/worker/{token}/complete    {"id", "parts":           200 {"found": Found}; there false: begin anew
                                                  [{"number", "etag"}…]}   · 409
     POST {url}/hooks/worker/{token}/stored      {"ids": [Slot.id…]}       200 {"stored": [Found…]} in that order · 409
+    POST {url}/hooks/worker/{token}/small       {"files": [{"id", "bytes"}]} 200 {"small": [Slot…]} of those of these
+                                                                          slots that may have a small picture · 409
     POST {url}/hooks/worker/{token}/outputs     {"assets": [Asset…]}      200 {}; files that are stored, while the job
                                                                           still runs · 409
     POST {url}/hooks/worker/{token}/preview     {"node", "content_type", "data": base64}      200 {} · 409
@@ -91,7 +93,8 @@ class Found:
 class Asset:
     """One file of a job's output as the worker reports it, in the order of `files`. key is None when the file
     did not go through Hearth (base64, or a worker alone on RunPod). subfolder: as its node said it, often "". What is
-    None is not known, or makes no sense for such a file."""
+    None is not known, or makes no sense for such a file. preview: True if a small picture of it is stored beside
+    it."""
 
     id: str
     key: str | None
@@ -105,8 +108,10 @@ class Asset:
     width: int | None = None
     height: int | None = None
     duration_ms: int | None = None
+    preview: bool | None = None
 
 
+SMALL_BYTES, SMALL_TYPE = 64 * 1024, "image/webp"  # of a small picture of a stored file
 PREVIEW_BYTES = 256 * 1024  # of a picture of a running sampler, at most
 PREVIEW_TYPES = {"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG\r\n\x1a\n", "image/webp": b"RIFF"}
 """Of a preview, and how such a file begins."""

@@ -22,7 +22,7 @@ from jobs.wire.bodies import Parts, parse_request, read_body, read_output
 from jobs.wire.call import verb
 from jobs.workers import printable
 from storage.outputs import MOST_PARTS, NotLookedAt
-from worker.wire import PREVIEW_BYTES, PREVIEW_TYPES, Found, Upload
+from worker.wire import PREVIEW_BYTES, PREVIEW_TYPES, SMALL_BYTES, Found, Upload
 
 T = TypeVar("T")
 MAX_BODY_BYTES = 4 * 1024**2
@@ -53,6 +53,12 @@ async def look(request: Request) -> Response:
     attempt = _attempt(request)
     found = _current(await stored.look(attempt, _ids(await _given(request))))
     return answer({"stored": [asdict(one) for one in found]})
+
+
+async def small_pictures(request: Request) -> Response:
+    attempt = _attempt(request)
+    slots = _current(await verb(uploads.preview_slots, attempt, _sizes(await _given(request))))
+    return answer({"small": [asdict(slot) for slot in slots]})
 
 
 async def part_urls(request: Request) -> Response:
@@ -188,6 +194,20 @@ def _etags(parts: Parts) -> dict[int, str]:
     return etags
 
 
+def _sizes(parts: Parts) -> dict[UUID, int]:
+    files = parts.value("files")
+    try:
+        if isinstance(files, list) and len(files) <= MAX_FILES:
+            sizes = {UUID(file["id"]): file["bytes"] for file in files}
+            if all(type(size) is int and 0 < size <= SMALL_BYTES for size in sizes.values()):
+                return sizes
+    except (KeyError, ValueError, AttributeError, TypeError):
+        pass
+    raise bad_request(
+        f"`files` must be a list of at most {MAX_FILES} objects with the `id` of a slot and 1 to {SMALL_BYTES} `bytes`."
+    )
+
+
 def _ids(parts: Parts) -> list[UUID]:
     ids = parts.value("ids")
     try:
@@ -226,6 +246,7 @@ def _asset(given: Any) -> dict[str, Any]:
         raise bad_request("`id` of an asset must be that of its slot.") from error
     asset |= {name: printable(str(given.get(name) or ""), 300) for name in ASSET_TEXTS}
     numbers = {name: given.get(name) for name in ASSET_NUMBERS}
+    asset["preview"] = given.get("preview") is True or None
     return asset | {
         name: number if type(number) is int and 0 <= number < 2**53 else None for name, number in numbers.items()
     }
@@ -237,6 +258,7 @@ ROUTES = [
     Route("/worker/{token}/stored", look, methods=["POST"]),
     Route("/worker/{token}/parts", part_urls, methods=["POST"]),
     Route("/worker/{token}/complete", complete, methods=["POST"]),
+    Route("/worker/{token}/small", small_pictures, methods=["POST"]),
     Route("/worker/{token}/outputs", outputs, methods=["POST"]),
     Route("/worker/{token}/preview", preview, methods=["POST"]),
     Route("/worker/{token}/hand-back", hand_back, methods=["POST"]),

@@ -1,5 +1,6 @@
 """Finding, reading, cancelling and retrying jobs."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from accounts.models import User
 from jobs.ids import attempt_id
 from jobs.models import Event, Job, Payload
 from jobs.states import State, end
+from storage.models import Asset, Blob
 from storage.outputs import signer
 from tests.admin.rows import Rows, get, list_url, page_url
 from tests.cast import new_client, new_place, row, unique
@@ -99,6 +101,16 @@ def test_a_jobs_page_shows_what_happened_and_what_it_holds(browser: Browser, row
     for each in (*shown, f"{rows.name}/key.png", "https://127.0.0.1/hook?token=…", "picture.png"):
         assert each in text, each
     assert '<img src="http://127.0.0.1:9/b/' in text  # signed for the tenant's bucket
+
+
+def test_a_films_preview_is_shown_and_leads_to_the_film(browser: Browser, rows: Rows) -> None:
+    job = rows.add_job()
+    Asset.objects.of(rows.tenant).filter(job_id=job.pk).update(preview=True, name="clip.mp4", kind="video")
+    Blob.objects.of(rows.tenant).filter(job_id=job.pk).update(content_type="video/mp4")
+    text = get(browser, page_url(job))
+    assert re.search(
+        r'<a [^>]*href="http://127.0.0.1:9/b/[^"?]+\.png\?[^"]+"[^>]*><img src="[^"]+\.preview\.webp\?', text
+    )
 
 
 def test_a_file_whose_bucket_cannot_sign_is_shown_by_name(browser: Browser, rows: Rows) -> None:

@@ -264,7 +264,7 @@ class FakeComfy(Server):
 
 class FakeHearth(Server):
     """Takes the worker's calls and the PUTs; statuses[what] are answered first, one each, then 200. absent: so often it
-    says of each file that S3 has it not. hangs: the calls that it never answers."""
+    says of each file that S3 has it not. small: what it answers to previews. hangs: the calls that it never answers."""
 
     def __init__(self, trusted: bool = True, slot_url: str = "") -> None:
         super().__init__()
@@ -276,6 +276,7 @@ class FakeHearth(Server):
         self.hangs: tuple[str, ...] = ()
         self.absent = 0
         self.found: dict[str, Any] = {}
+        self.small: Any = None
         self._slots = 0
         self.app.add_routes(
             [web.post("/hooks/worker/tok-secret/{verb}", self._call), web.put("/s3/{key:.*}", self._put)]
@@ -301,6 +302,9 @@ class FakeHearth(Server):
             self.absent -= 1
             found = {"there": self.absent < 0, "status": 200, "code": ""} | self.found
             return web.json_response({"stored": [{"id": id} | found for id in body["ids"]]})
+        if verb == "small":
+            small = {"small": [self._small(file) for file in body["files"]]}
+            return web.json_response(small if self.small is None else self.small)
         return web.json_response({})
 
     def _slot(self, file: dict[str, Any]) -> dict[str, Any]:
@@ -309,6 +313,17 @@ class FakeHearth(Server):
         url = self.slot_url or f"{self.url}/s3/{quote(key)}?X-Amz-Signature=a%2Fb"
         headers = {"Content-Type": file["content_type"], "x-amz-meta-slot": str(self._slots)}
         return {"id": f"asset-{self._slots}", "key": key, "url": url, "headers": headers, "trusted": self.trusted}
+
+    def _small(self, file: dict[str, Any]) -> dict[str, Any]:
+        key = f"acme/job/a1/{file['id']}.preview.webp"
+        headers = {"Content-Type": "image/webp"}
+        return {
+            "id": file["id"],
+            "key": key,
+            "url": f"{self.url}/s3/{key}",
+            "headers": headers,
+            "trusted": self.trusted,
+        }
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await request.read()

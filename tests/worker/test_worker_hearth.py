@@ -44,7 +44,7 @@ async def test_files_are_put_into_the_bucket_and_told_by_key() -> None:
             "bytes": len(body),
             "sha256": hashlib.sha256(body).hexdigest(),
         },
-        **{"width": None, "height": None, "duration_ms": None},  # these bytes are no picture
+        **{"width": None, "height": None, "duration_ms": None, "preview": None},  # these bytes are no picture
     }
     assert result["assets"][1]["kind"] == "video"
 
