@@ -163,7 +163,8 @@ def _input(name: str, core: bool, key: str, config: Any, files: set[str]) -> lis
         judged = scalars and (core or any(map(is_model, kind))) and files.isdisjoint(kind)
         kind = kind if judged and not lists_files(name, key, options) else "COMBO"
     bounds = {bound: options[bound] for bound in ("min", "max") if _is_finite(options.get(bound))}
-    flags = {flag: True for flag in ("multiselect", "multi_select") if options.get(flag) not in (None, False)}
+    several = ("multiselect", "multi_select")
+    flags = {flag: True for flag, on in options.items() if (flag in several or flag.endswith("upload")) and on}
     return [kind, bounds | flags]
 
 

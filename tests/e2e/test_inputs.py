@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from PIL import Image
@@ -80,6 +81,38 @@ def test_an_asset_is_loaded_in_place_of_a_file_name_and_by_a_name_in_files(acme:
     assert size(sent(acme, ref)) == (48, 32)
     assert size(sent(acme, "x.png", files={"x.png": ref})) == (48, 32)
     assert size(sent(acme, "x.png", images=[{"name": "x.png", "image": ref}])) == (48, 32)
+
+
+OWN_BUCKET = """
+import json
+from accounts.models import ApiKey
+from accounts.sealed import Sealed
+from storage.models import Bucket
+from storage.places import client, operators_place
+place = operators_place(public=False)
+tenant = ApiKey.all_tenants.get(prefix={prefix!r}).tenant
+name = f"renders-{{tenant.pk.hex}}"
+client(place).create_bucket(Bucket=name)
+client(place).put_object(Bucket=name, Key="in/a b.png", Body=bytes.fromhex({content!r}))
+Bucket.all_tenants.create(
+    tenant=tenant, name="own", endpoint_url=place.endpoint_url, s3_bucket=name, prefix="in",
+    access_key_id=place.access_key_id, secret_access_key=Sealed.seal(place.secret_access_key),
+)
+print(json.dumps({{"name": name}}))
+"""
+
+
+def test_an_object_of_the_tenants_own_bucket_is_loaded(up: Instance, acme: TenantClient) -> None:
+    prefix = acme.api_key.split("_")[1]
+    name = up.manage("shell", "-c", OWN_BUCKET.format(prefix=prefix, content=png(60, 40).hex()))["name"]
+    assert size(sent(acme, f"s3://{name}/in/a b.png")) == (48, 32)
+    assert size(sent(acme, "x.png", files={"x.png": f"s3://{name}/in/a b.png"})) == (48, 32)
+    missing = sent(acme, f"s3://{name}/in/nothing.png")
+    assert (missing["status"], missing["output"]["code"]) == ("FAILED", "bad_input")
+    assert f"s3://{name}/in/nothing.png" in missing["error"]
+    with pytest.raises(HTTPError) as refused:
+        sent(acme, f"s3://{name}/a b.png")
+    assert "is in no bucket of yours" in refused.value.read().decode()
 
 
 def test_a_url_is_fetched_by_the_worker(acme: TenantClient, elsewhere: str) -> None:

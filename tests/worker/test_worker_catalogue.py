@@ -17,6 +17,7 @@ from tests.worker.fakes import FakeComfy, Process, free_port, png, until
 from tests.worker.test_worker_process import Fleet, World, worker_process
 from worker.catalogue import Catalogue, normal
 from worker.settings import Settings
+from worker.wire import takes_files
 
 SHA = hashlib.sha256
 
@@ -200,6 +201,24 @@ def test_names_of_files_that_jobs_left_in_comfyui_are_not_told() -> None:
     assert changed("custom_nodes.pack", folder=[["hearth-1", "hearth-2"]]) == {"folder": ["COMBO", {}]}
     latent = {"LoadLatent": {"input": {"required": {"latent": [["acme.latent"]]}}, "python_module": "nodes"}}
     assert b"acme" not in normal(json.dumps(latent).encode())
+
+
+def test_which_inputs_take_an_uploaded_file_is_told(comfyui: str) -> None:
+    """Hearth finds by it where in a workflow s3:// and URLs are files."""
+    with urlopen(f"{comfyui}/object_info") as answer:
+        raw = answer.read()
+    assert files_taken(json.loads(raw)) == files_taken(json.loads(normal(raw)))
+    assert "LoadImage.image" in files_taken(json.loads(normal(raw)))
+
+
+def files_taken(classes: dict[str, Any]) -> set[str]:
+    inputs = [
+        (name, key, config[1] if len(config) > 1 else {})
+        for name, info in classes.items()
+        for category in ("required", "optional")
+        for key, config in info["input"].get(category, {}).items()
+    ]
+    return {f"{name}.{key}" for name, key, options in inputs if takes_files(name, key, options)}
 
 
 async def test_a_file_in_comfyuis_input_folder_does_not_change_it(comfyui: str) -> None:
