@@ -36,6 +36,7 @@ from jobs.live import Hub
 from jobs.wire import fleet, hooks, news, runpod
 from jobs.wire.answers import json_app
 from jobs.wire.call import POOL, verb
+from jobs.wire.rates import ApiLimited
 from jobs.wire.whole import AtMost, WholeBody
 
 
@@ -61,7 +62,7 @@ def django_app() -> Any:
     wsgi = WSGIMiddleware(cast(Any, get_wsgi_application()))
     wsgi.executor = POOL  # every thread that runs Django or a verb is of the one pool
     bounded = AtMost(wsgi, speaks_to_s3, max(1, settings.WEB_THREADS // 2), S3_WAIT_S)
-    return WholeBody(bounded, settings.UPLOAD_MAX_BYTES + FORM_BYTES)
+    return ApiLimited(WholeBody(bounded, settings.UPLOAD_MAX_BYTES + FORM_BYTES))
 
 
 def speaks_to_s3(scope: Mapping[str, Any]) -> bool:

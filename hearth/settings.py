@@ -124,8 +124,9 @@ UPLOAD_MAX_BYTES = 32 * 1024**2  # of a file that comes through web; larger ones
 ASSET_MAX_BYTES = env.int("HEARTH_ASSET_MAX_BYTES", default=1024**3)
 OUTPUT_MAX_BYTES = env.int("HEARTH_OUTPUT_MAX_BYTES", default=100 * 1024**2)
 # Requests of a tenant at an endpoint in 10 s, RunPod's numbers; 0: any. status-sync and stream count as status.
+# `api`: to /api/v1, which has no endpoint.
 _rates = {"run": 1000, "runsync": 2000, "status": 2000, "cancel": 100, "retry": 100}
-_rates |= {"purge-queue": 2, "requests": 10, "health": 2000}
+_rates |= {"purge-queue": 2, "requests": 10, "health": 2000, "api": 1000}
 RATE_LIMITS = rate_limits(_rates)
 REQUEST_BUCKET_KEEP = timedelta(hours=24)
 URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that tenants' URLs may reach although private

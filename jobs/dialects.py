@@ -141,21 +141,41 @@ def plain(name: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """What a job was given: `input` as JSON bytes; `bucket`: where its worker shall put files by itself, sealed JSON,
-    if it is told."""
+    if it is told. urls: of the assets in the input, by their text there."""
 
     dialect: str
     input: bytes
     bucket: Sealed | None
+    urls: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_worker(given: Given) -> tuple[bytes, bytes | None]:
     """The input as the worker takes it, and the `s3Config` beside it; our own gets its way back besides."""
     config = given.bucket.unseal().encode() if given.bucket else None
+    if given.dialect not in (DEKITA, WORKER_COMFYUI):
+        return _with_urls(given.input, given.urls) if given.urls else given.input, config
+    parts = split_object(given.input).values
+    if given.urls:
+        workflow = parts["workflow"].value
+        raw = workflow.encode() if isinstance(workflow, str) else parts["workflow"].raw
+        parts["workflow"] = Part(None, _with_urls(raw, given.urls))
     if given.dialect == DEKITA:
-        return _object(_for_dekita(split_object(given.input).values, config)), config
-    if given.dialect == WORKER_COMFYUI:  # it puts no file anywhere but in a bucket of its own machine's settings
-        return _object(_for_worker_comfyui(split_object(given.input).values)), None
-    return given.input, config
+        return _object(_for_dekita(parts, config)), config
+    return _object(_for_worker_comfyui(parts)), None  # it puts files in no bucket but its own machine's
+
+
+def _with_urls(raw: bytes, urls: Mapping[str, str]) -> bytes:
+    """The JSON with each of these texts as its URL, wherever it stands."""
+    whole: dict[str, Any] = {"": json.loads(raw)}
+    waiting: list[Any] = [whole]
+    while waiting:  # no recursion: a client may nest deeper than Python's stack is
+        inside = waiting.pop()
+        for place, value in list(inside.items() if isinstance(inside, dict) else enumerate(inside)):
+            if isinstance(value, str):
+                inside[place] = urls.get(value, value)
+            elif isinstance(value, dict | list):
+                waiting.append(value)
+    return json.dumps(whole[""]).encode()
 
 
 def _for_dekita(parts: Mapping[str, Part], config: bytes | None) -> dict[str, bytes]:

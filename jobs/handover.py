@@ -1,7 +1,7 @@
 """A job as a worker gets it, wherever it is: the input of its dialect, and its bucket where that goes along."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ import orjson
 from django.conf import settings
 
 from accounts import sql
-from accounts.sealed import Sealed
+from accounts.sealed import SealBroken, Sealed
 from jobs.dialects import Given, to_worker
 from jobs.models import Endpoint
 from jobs.uploads import worker_token
@@ -23,15 +23,23 @@ def for_worker(
     given: Given, job: UUID, number: int, inputs: Mapping[str, Source], at: datetime | None = None
 ) -> tuple[bytes, bytes | None]:
     """The input for this attempt, with the way back to Hearth for our own worker, and to its files, and the `s3Config`
-    that goes beside it. The same for the same `at` and files."""
+    that goes beside it. The same for the same `at` and files. Raises SealBroken."""
     if given.dialect != Endpoint.Dialect.HEARTH:
-        return to_worker(given)
+        return to_worker(replace(given, urls=_urls(inputs)))
     way_back: dict[str, Any] = {"url": settings.HEARTH_URL, "token": worker_token(job, number, at)}
     way_back["answer_bytes"] = settings.OUTPUT_MAX_BYTES
     if inputs:
         way_back["inputs"] = {text: asdict(source) for text, source in inputs.items()}
     # last, since of equal names the last one counts
     return given.input.rstrip()[:-1] + b"," + orjson.dumps(HEARTH_FIELD) + b":" + orjson.dumps(way_back) + b"}", None
+
+
+def _urls(inputs: Mapping[str, Source]) -> dict[str, str]:
+    """Raises SealBroken."""
+    for source in inputs.values():
+        if source.fault:
+            raise SealBroken(source.fault)
+    return {text: source.url for text, source in inputs.items()}
 
 
 def bucket_along(dialect: str, job: UUID, of_request: bytes | None) -> bytes | None:

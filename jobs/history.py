@@ -85,7 +85,7 @@ def with_urls(output: Any, bucket: Bucket | None, there: Collection[str]) -> Any
         if key is None:
             continue
         if key not in there:
-            asset["url"] = files[position] = None
+            asset["url"] = asset["preview"] = files[position] = None
             asset["error"] = "The file was deleted."
             continue
         try:

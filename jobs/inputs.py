@@ -20,7 +20,8 @@ from accounts.errors import Refused
 from accounts.keys import GivenKey
 from accounts.models import ApiKey, uuid7
 from accounts.sealed import SealBroken
-from jobs.models import Endpoint, Payload
+from jobs.dialects import DEKITA, HEARTH, RAW, WORKER_COMFYUI
+from jobs.models import Payload
 from jobs.wire.bodies import split_object
 from jobs.wire.references import Reference
 from jobs.wire.submission import Moved, Submission
@@ -28,7 +29,8 @@ from storage import assets
 from storage.models import Asset, Blob, Bucket, Hold
 from storage.outputs import place_of
 from storage.places import sign_get
-from worker.wire import FILES, Source, bytes_in, named_files, reference
+from worker.kinds import content_type_of
+from worker.wire import FILES, MOST_REFERENCES, Source, bytes_in, named_files, reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +74,44 @@ SELECT a.id, a.name, a.url, b.id, b.bucket_id, b.key, b.bytes, CASE WHEN b.job_i
  ORDER BY b.id FOR SHARE OF b"""
 
 
-def find(key: GivenKey, endpoint: str, references: Sequence[Reference]) -> tuple[UUID | None, list[Place]]:
+def find(key: GivenKey, endpoint: str, submission: Submission) -> tuple[UUID | None, list[Place]]:
     """In the transaction that makes the job: whose it is, and where its files are.
 
-    Raises Refused: 400 for a file that is not the caller's. What else is wrong is for `create` to say.
+    Raises Refused: 400 for a file that is not the caller's, or no use to the endpoint's worker. What else is wrong is
+    for `create` to say.
     """
     row = sql.one(WHO, access.api_key_params(key, ApiKey.Scope.RUN.value) | {"endpoint": endpoint})
     tenant_id, dialect = row[access.API_KEY_WIDTH :]
-    if tenant_id is None or dialect != Endpoint.Dialect.HEARTH:
+    if tenant_id is None or dialect is None:
         return tenant_id, []
+    references = _for_worker(dialect, submission)
     known = _assets(tenant_id, references) | _objects(tenant_id, references)
     for each in references:
         if each.text not in known and each.sure:
             raise Refused(400, "invalid_input", f"{each.where}: {each.text[:200]!r} {_unknown(tenant_id, each)}")
     return tenant_id, list(known.values())
+
+
+def _for_worker(dialect: str, submission: Submission) -> Sequence[Reference]:
+    """What a worker of this dialect is to be told a URL of. Ours fetches a file to where ComfyUI has its own; others
+    can only give a URL to a node that takes one: an asset becomes one in their input, and s3:// stays text there."""
+    if dialect == HEARTH:
+        return submission.references
+    if dialect == RAW:
+        if (number := len(submission.raw_references)) > MOST_REFERENCES:
+            raise Refused(400, "invalid_input", f"The input names {number} assets; at most {MOST_REFERENCES} may be.")
+        return submission.raw_references
+    for each in submission.references:
+        if each.loaded:
+            error = f"{each.where}: {each.text[:200]!r} would have to be fetched, which {NOT_FETCHED[dialect]}."
+            raise Refused(400, "invalid_input", error)
+    return [each for each in submission.references if (match := reference(each.text)) and match["asset"]]
+
+
+NOT_FETCHED: dict[str, str] = {
+    DEKITA: "this endpoint's worker (dekita) does not: it takes no files; use a node that takes a URL",
+    WORKER_COMFYUI: "this endpoint's worker (worker-comfyui) does not: send the file as base64 in `input.images`",
+}
 
 
 def _assets(tenant_id: UUID, references: Sequence[Reference]) -> dict[str, Place]:
@@ -200,7 +226,7 @@ def _large(values: Mapping[str, Any]) -> list[tuple[str, str, bytes]]:
 
 def _moved(tenant_id: UUID, name: str, data: bytes, uploads: list[tuple[Blob, bytes]]) -> Moved:
     sha256 = hashlib.sha256(data).hexdigest()
-    new = assets.New(name=name[:300], content_type=assets.type_of(name), bytes=len(data), sha256=sha256)
+    new = assets.New(name=name[:300], content_type=content_type_of(name), bytes=len(data), sha256=sha256)
     blob = assets.known(tenant_id, sha256) or next((blob for blob, _ in uploads if blob.sha256 == sha256), None)
     if blob is None:
         assets.check_room(tenant_id, new)

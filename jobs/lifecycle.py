@@ -128,7 +128,8 @@ def create(key: GivenKey, endpoint: str, submission: Submission) -> Created:
     With an Idempotency-Key that made a job here before, that job is returned.
     """
     while True:
-        make = _create_with_files if submission.references or submission.moved else _create
+        has_files = submission.references or submission.raw_references or submission.moved
+        make = _create_with_files if has_files else _create
         if created := make(key, endpoint, submission):
             return created  # else the submission that had this key was rolled back, or its day is over
 
@@ -138,7 +139,7 @@ def _create_with_files(key: GivenKey, endpoint: str, submission: Submission) -> 
     was moved out of the request has gone meanwhile."""
     try:
         with transaction.atomic():
-            tenant_id, places = inputs.find(key, endpoint, submission.references)
+            tenant_id, places = inputs.find(key, endpoint, submission)
             places += inputs.keep_moved(submission.moved)
             created = _create(key, endpoint, submission, places)
             if created and created.replayed is None and tenant_id:

@@ -30,6 +30,39 @@ class Caller:
     quotas: dict[str, tuple[Quota, ...]]
 
 
+API = "api"  # the kind of every request to /api/v1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """A good key and its tenant, and how many requests of a kind each may make in WINDOW_S, if it has such a limit."""
+
+    key_id: int
+    key: GivenKey
+    tenant_id: UUID
+    tenant: str
+    of_tenant: int | None
+    of_key: int | None
+
+    def quotas(self, operation: str, scope: str, where: str = "") -> tuple[Quota, ...]:
+        """Of a kind of requests; scope: what they are counted by, beside the key or the tenant."""
+        number = self.of_tenant if self.of_tenant is not None else settings.RATE_LIMITS[operation] or None
+        every = (
+            (f"key {self.key_id}", f"{operation}-key", key_named(self.key.prefix), self.of_key),
+            (f"tenant {self.tenant_id}", operation, f"Tenant {self.tenant!r}", number),
+        )
+        return tuple(
+            Quota(
+                scope=f"{of}/{scope}",
+                name=name,
+                limit=limit,
+                rule=f"{whose} may make {counted(limit, f'`{operation}` request')} in {WINDOW_S} s{where}",
+            )
+            for of, name, whose, limit in every
+            if limit is not None
+        )
+
+
 CALLER = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, e.id, e.dialect, t.id, t.name, k.scopes, t.requests_per_10s, k.requests_per_10s
@@ -46,34 +79,35 @@ def caller(key: GivenKey, endpoint: str, scope: str) -> Caller:
     endpoint_id, dialect, tenant_id, tenant, scopes, of_tenant, of_key = row[access.API_KEY_WIDTH :]
     if endpoint_id is None:
         raise no_endpoint(endpoint)
-    key_id = row[0]
-
-    def quotas(operation: str, usual: int) -> tuple[Quota, ...]:
-        number = of_tenant if of_tenant is not None else usual or None
-        asked = f"`{operation}` request"
-        every = (
-            (f"key {key_id}", f"{operation}-key", key_named(key.prefix), of_key),
-            (f"tenant {tenant_id}", operation, f"Tenant {tenant!r}", number),
-        )
-        return tuple(
-            Quota(
-                scope=f"{scope}/{endpoint_id}/{operation}",
-                name=name,
-                limit=limit,
-                rule=f"{whose} may make {counted(limit, asked)} in {WINDOW_S} s at endpoint {endpoint!r}",
-            )
-            for scope, name, whose, limit in every
-            if limit is not None
-        )
-
+    asker = Asker(key_id=row[0], key=key, tenant_id=tenant_id, tenant=tenant, of_tenant=of_tenant, of_key=of_key)
+    where = f" at endpoint {endpoint!r}"
     return Caller(
-        key_id=key_id,
+        key_id=asker.key_id,
         tenant_id=tenant_id,
         endpoint_id=endpoint_id,
         dialect=dialect,
         scopes=frozenset(scopes),
-        quotas={operation: quotas(operation, usual) for operation, usual in settings.RATE_LIMITS.items()},
+        quotas={
+            kind: asker.quotas(kind, f"{endpoint_id}/{kind}", where) for kind in settings.RATE_LIMITS if kind != API
+        },
     )
+
+
+ASKER = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, t.id, t.name, t.requests_per_10s, k.requests_per_10s
+  FROM (VALUES (1)) one LEFT JOIN key ON true
+  LEFT JOIN (caller JOIN accounts_tenant t ON t.id = caller.tenant_id JOIN accounts_apikey k ON k.id = caller.key_id)
+    ON true"""
+
+
+def of_api(key: GivenKey, scope: str) -> tuple[Quota, ...]:
+    """The quotas of a request to /api/v1. Raises Refused: 401, 403."""
+    row = sql.one(ASKER, access.api_key_params(key, scope))
+    access.check_api_key(key, scope, row)
+    tenant_id, tenant, of_tenant, of_key = row[access.API_KEY_WIDTH :]
+    asker = Asker(key_id=row[0], key=key, tenant_id=tenant_id, tenant=tenant, of_tenant=of_tenant, of_key=of_key)
+    return asker.quotas(API, API)
 
 
 def key_named(prefix: str) -> str:

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from mimetypes import guess_type
 from typing import IO
 from uuid import UUID
 
@@ -36,10 +35,6 @@ class New:
     bytes: int
     sha256: str
     lives: timedelta | None = None
-
-
-def type_of(name: str) -> str:
-    return guess_type(name)[0] or "application/octet-stream"
 
 
 def pending(tenant_id: UUID, new: New) -> Blob:

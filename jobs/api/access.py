@@ -1,5 +1,6 @@
 """Who calls the management API: an API key, with the scope that the view asks of the method."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -39,12 +40,22 @@ class ApiKeyAuthentication(BaseAuthentication):  # type: ignore[misc]
         return Caller(key_id=row[0], tenant_id=row[access.API_KEY_WIDTH]), None
 
 
+MEDIA_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}", re.ASCII)
+
+
+def media_type(content_type: str | None) -> str:
+    """Without its parameters."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
 class AlwaysJson(BaseContentNegotiation):  # type: ignore[misc]
     """Whatever a client says that it accepts, errors among it are JSON."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
-        wanted = (request.content_type or "").partition(";")[0].strip().lower()
-        return next((parser for parser in parsers if parser.media_type in (wanted, "*/*")), None)
+        """None: 415."""
+        wanted = media_type(request.content_type)
+        known = not wanted or MEDIA_TYPE.fullmatch(wanted)
+        return next((parser for parser in parsers if known and parser.media_type in (wanted, "*/*")), None)
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type

@@ -18,11 +18,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.errors import Refused, bad_request
+from jobs.api.access import media_type
 from jobs.ids import parse_job_id, public_id
 from jobs.models import Job
 from storage import assets
-from storage.models import Asset
+from storage.models import Asset, preview_key
 from storage.outputs import signer
+from worker.kinds import content_type_of
 
 LIVES_S = (60, 10 * 365 * 24 * 3600)
 CONTENT_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
@@ -82,7 +84,7 @@ class Assets(APIView):  # type: ignore[misc]
 
     def post(self, request: Request) -> Response:
         """JSON announces a file, to be PUT to S3; a form has one as `file`; a body of any other type is one itself."""
-        kind = (request.content_type or "").partition(";")[0].strip().lower()
+        kind = media_type(request.content_type)
         if kind == JSONParser.media_type:
             return self._announced(request)
         if kind == MultiPartParser.media_type:
@@ -138,7 +140,7 @@ def _new(about: Mapping[str, Any], given_type: str, size: int, sha256: str) -> a
     lives_s = about.get("expires_in_s")
     return assets.New(
         name=name,
-        content_type=about.get("content_type") or plain_type(given_type) or assets.type_of(name),
+        content_type=about.get("content_type") or plain_type(given_type) or content_type_of(name),
         bytes=size,
         sha256=sha256,
         lives=timedelta(seconds=lives_s) if lives_s else None,
@@ -162,9 +164,8 @@ class OneAsset(APIView):  # type: ignore[misc]
 
 
 class Complete(APIView):  # type: ignore[misc]
-    parser_classes = (JSONParser, Raw)
-
     def post(self, request: Request, asset: UUID) -> Response:
+        request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
         return Response(shown([assets.complete(request.user.tenant_id, asset)])[0])
 
 
@@ -190,4 +191,5 @@ def _shown(asset: Asset, job: str | None, days: int) -> dict[str, Any]:
         "created_at": asset.created_at.strftime(assets.WHEN),
         "expires_at": ends_at and ends_at.strftime(assets.WHEN),
         "url": asset.url or signer.url(blob.bucket, blob.key),
+        "preview": signer.url(blob.bucket, preview_key(blob.key)) if asset.preview else None,
     }

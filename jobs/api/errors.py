@@ -18,8 +18,6 @@ from accounts.errors import Refused, bad_request, database_away, not_found
 log = logging.getLogger("hearth.web")
 CODES: dict[type[Exception], str] = {
     exceptions.ParseError: "invalid_body",
-    exceptions.UnsupportedMediaType: "unsupported_media_type",
-    exceptions.MethodNotAllowed: "method_not_allowed",
     exceptions.NotFound: "not_found",
 }
 
@@ -41,6 +39,8 @@ def _refusal(error: Exception, request: Request) -> Refused:
             return error
         case exceptions.MethodNotAllowed():
             return Refused(405, "method_not_allowed", f"{request.method} is not allowed here.")
+        case exceptions.UnsupportedMediaType():
+            return _wrong_type(request)
         case exceptions.ValidationError():
             return bad_request(" ".join(_faults(error.detail, "")))
         case exceptions.APIException():
@@ -55,6 +55,13 @@ def _refusal(error: Exception, request: Request) -> Refused:
         case BotoCoreError() | ClientError():
             return Refused(503, "storage_unavailable", f"S3 cannot be used now: {_told(error)}.", retry_after_s=5)
     return Refused(500, "internal", "Hearth failed on this request; it is logged.")
+
+
+def _wrong_type(request: Request) -> Refused:
+    given = f"of type {request.content_type[:100]!r}" if request.content_type else "without a Content-Type"
+    taken = ["the file's own" if parser.media_type == "*/*" else parser.media_type for parser in request.parsers]
+    error = f"A body {given} is not taken here. Its Content-Type must be {' or '.join(taken)}."
+    return Refused(415, "unsupported_media_type", error)
 
 
 def _faults(detail: Any, field: str) -> Iterator[str]:

@@ -3,17 +3,20 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from accounts import access, rates
 from accounts.errors import Refused
 from accounts.rates import WINDOW_S, Block, Quota
 from jobs import limits
+from jobs.lifecycle import READ, RUN
 from jobs.limits import Caller
-from jobs.wire.answers import endpoint_of, key_of
+from jobs.wire.answers import endpoint_of, key_of, refused
 from jobs.wire.bodies import drop_body
 from jobs.wire.call import verb
 from jobs.wire.kept import Clock, Kept
@@ -95,6 +98,7 @@ class Rates:
 
 
 RATES = Rates()
+OF_API: Kept[tuple[bytes, str], Sequence[Quota]] = Kept(CALLER_S)
 CALLERS: Kept[tuple[bytes, str], Caller] = Kept(CALLER_S)
 
 
@@ -121,6 +125,50 @@ def limited(handler: Handler, operation: str, scope: str) -> Handler:
         return response
 
     return admitted
+
+
+class ApiLimited:
+    """Before an ASGI app that has /api/v1: requests to it have quotas too. Without a good key they are the app's to
+    refuse."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not str(scope["path"]).startswith("/api/v1/"):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            told = await RATES.admit(await _of_api(request))
+        except Refused as error:
+            if error.status != 429:
+                await self._app(scope, receive, send)
+                return
+            await drop_body(request)
+            await (await refused(request, error))(scope, receive, send)
+            return
+        await self._app(scope, receive, _telling(send, told))
+
+
+async def _of_api(request: Request) -> Sequence[Quota]:
+    key, scope = key_of(request), READ if request.method in ("GET", "HEAD") else RUN
+
+    async def ask() -> Sequence[Quota]:
+        return await verb(limits.of_api, key, scope)
+
+    return await OF_API.get((key.digest, scope), ask)
+
+
+def _telling(send: Send, told: Mapping[str, str]) -> Send:
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+
+    async def telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *headers]
+        await send(message)
+
+    return telling
 
 
 async def _caller(request: Request, scope: str) -> Caller:

@@ -14,7 +14,7 @@ from accounts.sealed import Sealed
 from jobs.graph.check import Graph
 from jobs.graph.faults import Verdict
 from jobs.wire.bodies import Part, Parts, kind, shown, split_object
-from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_references
+from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_assets, find_references
 from storage.models import Blob
 from storage.places import BucketRefused, request_bucket
 from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, is_model, name_fault, output_fault, paths_fault
@@ -56,8 +56,8 @@ class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
     without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
     if that is why. `model_hashes`: of the model files it names, None if it names none. `references`: files that its
-    input names and that Hearth has to find. `moved`: files that came in it, and are not in `input` any more. `storage`:
-    the name of the tenant's bucket that it asks for."""
+    input names and that Hearth has to find; `raw_references`: the same for dialect raw. `moved`: files that came in it,
+    and are not in `input` any more. `storage`: the name of the tenant's bucket that it asks for."""
 
     sync: bool
     input: bytes
@@ -73,6 +73,7 @@ class Submission:
     request_bucket: Sealed | None
     raw_request_bucket: Sealed | None
     references: tuple[Reference, ...] = ()
+    raw_references: tuple[Reference, ...] = ()
     moved: tuple[Moved, ...] = ()
     once: Once | None = None
     storage: str | None = None
@@ -120,6 +121,7 @@ def parse_submission(
         request_bucket=own_bucket or config,
         raw_request_bucket=config,
         references=references,
+        raw_references=find_assets(given),
         once=once,
         storage=_storage(values.get("storage")),
     )

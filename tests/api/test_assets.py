@@ -65,6 +65,7 @@ def test_a_forms_file_becomes_an_asset(acme: V1) -> None:
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream", ""])
 def test_a_body_without_a_type_of_its_own_has_its_names(acme: V1, kind: str) -> None:
     assert acme.upload(b"a=b&c", "a.webp", kind)["content_type"] == "image/webp"
+    assert acme.upload(b"glTF", "a.glb", kind)["content_type"] == "model/gltf-binary", "as outputs have it"
 
 
 def test_a_body_in_chunks_is_taken(acme: V1) -> None:

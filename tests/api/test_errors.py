@@ -71,6 +71,32 @@ def test_a_body_that_is_no_json_is_refused(acme: V1) -> None:
         acme.refused(400, "invalid_body", "POST", "assets", content=body, headers=headers)
 
 
+@pytest.mark.parametrize("kind", ["png", "image/", "/png", "a b/c", "text/ü", "*/*"])
+def test_a_content_type_that_is_none_is_refused(acme: V1, kind: str) -> None:
+    said = acme.refused(
+        415, "unsupported_media_type", "POST", "assets", content=b"x", headers={"Content-Type": kind.encode()}
+    )
+    assert (
+        "is not taken here. Its Content-Type must be application/json or multipart/form-data or the file's own" in said
+    )
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "image/png", ""])
+def test_a_body_that_should_be_json_and_is_of_another_type_is_refused(acme: V1, kind: str) -> None:
+    said = acme.refused(
+        415,
+        "unsupported_media_type",
+        "POST",
+        f"assets/{NO_ID}/complete",
+        content=b"{}",
+        headers={"Content-Type": kind} if kind else {},
+    )
+    assert (repr(kind) if kind else "without a Content-Type") in said
+    assert "must be application/json." in said
+    acme.refused(404, "not_found", "POST", f"assets/{NO_ID}/complete", headers={"Content-Type": kind} if kind else {})
+    acme.refused(404, "not_found", "POST", f"assets/{NO_ID}/complete", json={})
+
+
 def test_whatever_is_accepted_errors_are_json(acme: V1) -> None:
     acme.refused(404, "not_found", "GET", f"assets/{NO_ID}", headers={"Accept": "text/html"})
 

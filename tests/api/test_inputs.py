@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import orjson
 import pytest
 from django.conf import settings
 
@@ -200,17 +201,19 @@ def test_text_is_left_alone(acme: Api) -> None:
     assert "inputs" not in handed(acme)["_hearth"]
 
 
-def test_raw_endpoints_leave_everything_alone(http: httpx.Client, place: Place) -> None:
+def test_raw_endpoints_leave_all_but_assets_alone(http: httpx.Client, place: Place) -> None:
     raw = Api.of(http, new_client(place))
-    given = files(f"asset:{uuid4()}", base64.b64encode(os.urandom(400_000)).decode())
+    given = files("s3://nobody/x", "http://10.0.0.1/x", base64.b64encode(os.urandom(400_000)).decode())
     job = raw.run(given)
     assert job_row(job).payload.inputs is None
-    assert bytes(job_row(job).payload.input).count(b"asset:") == 1
+    assert orjson.loads(bytes(job_row(job).payload.input)) == given
     assert not Asset.objects.of(raw.client.tenant).exists()
 
 
-def test_too_many_files_are_refused(acme: Api) -> None:
-    assert "at most 100" in refusal(acme, files(*(f"asset:{uuid4()}" for _ in range(101))), "invalid_workflow")
+def test_too_many_files_are_refused(acme: Api, http: httpx.Client, place: Place) -> None:
+    many = files(*(f"asset:{uuid4()}" for _ in range(101)))
+    assert "at most 100" in refusal(acme, many, "invalid_workflow")
+    assert "at most 100" in refusal(Api.of(http, new_client(place)), many)
 
 
 def big(size: int = 300_000) -> tuple[bytes, str]:

@@ -2,18 +2,23 @@
 that a result comes: job-done of a worker here, a webhook from RunPod, its status."""
 
 import base64
+import hashlib
+import io
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 
 from accounts.sealed import Sealed
 from jobs.ids import JobId
+from jobs.models import Job
+from storage import assets
 from storage.models import Blob, Bucket
 from storage.places import operators_place
-from tests.cast import WORKFLOW, Client, new_client, new_place
+from tests.cast import WORKFLOW, Client, new_client, new_place, row
 from tests.conftest import Web
 from tests.fleet.hooks import asset, file, put
 from tests.fleet.wire import WireWorker, call, status
@@ -166,6 +171,101 @@ def test_worker_comfyui_gets_files_as_images(makes: Makes, way: str, files: Any)
 def test_worker_comfyui_gets_a_workflow_as_an_object_where_the_client_sent_text(makes: Makes) -> None:
     given = makes("worker-comfyui").runs({"workflow": orjson.dumps(WORKFLOW).decode()})
     assert given["input"] == {"workflow": WORKFLOW}
+
+
+def uploaded(client: Client) -> str:
+    sha256 = hashlib.sha256(PNG).hexdigest()
+    new = assets.New(name="seed.png", content_type="image/png", bytes=len(PNG), sha256=sha256)
+    return f"asset:{assets.put(client.tenant.pk, new, io.BytesIO(PNG)).pk}"
+
+
+def by_url(ref: str, **more: Any) -> dict[str, Any]:
+    """A workflow with a node that takes a URL."""
+    return WORKFLOW | {"9": {"class_type": "LoadImageFromUrl", "inputs": {"url": ref, "many": [ref], **more}}}
+
+
+@pytest.mark.parametrize("way", ["job-done", "webhook"])
+@pytest.mark.parametrize("dialect", FOREIGN)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_an_asset_is_a_url_where_a_node_takes_one(makes: Makes, dialect: str, way: str, as_text: bool) -> None:
+    worker = makes(dialect, way)
+    ref = uploaded(worker.client)
+    workflow = by_url(ref, text=f"see {ref}", seed=2**64 - 1)
+    given = worker.runs({"workflow": json.dumps(workflow) if as_text else workflow})["input"]["workflow"]
+    inputs = given.pop("9")["inputs"]
+    assert given == WORKFLOW
+    url = inputs["url"]
+    assert call("GET", url).body == PNG
+    assert inputs == {"url": url, "many": [url], "text": f"see {ref}", "seed": 2**64 - 1}
+    assert ref.encode() in bytes(row(worker.job).payload.input)
+
+
+@pytest.mark.parametrize("way", ["job-done", "webhook"])
+def test_an_asset_is_a_url_wherever_it_stands_in_the_input_of_a_raw_endpoint(makes: Makes, way: str) -> None:
+    worker = makes("raw", way)
+    ref = uploaded(worker.client)
+    given = worker.runs({"picture": ref, "deep": [{"a": [ref]}], ref: "a name", "text": f"see {ref}", "n": 1.50})
+    url = given["input"]["picture"]
+    assert call("GET", url).body == PNG
+    assert given["input"] == {"picture": url, "deep": [{"a": [url]}], ref: "a name", "text": f"see {ref}", "n": 1.5}
+    assert call("GET", worker.runs(ref)["input"]).body == PNG
+
+
+@pytest.mark.parametrize("dialect", [*FOREIGN, "raw"])
+def test_an_asset_that_a_job_needs_is_there_though_it_was_deleted(makes: Makes, dialect: str) -> None:
+    worker = makes(dialect)
+    ref = uploaded(worker.client)
+    worker.job = worker.client.submit({"workflow": by_url(ref)})
+    assets.delete(worker.client.tenant.pk, UUID(ref.removeprefix("asset:")))
+    given = worker.here.take().json["input"]["workflow"]
+    assert call("GET", given["9"]["inputs"]["url"]).body == PNG
+
+
+def refused(worker: Worker, given: Any) -> str:
+    url = f"{worker.web.url}/v2/{worker.client.place.name}/run"
+    answer = call("POST", url, orjson.dumps({"input": given}), worker.client.headers)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_input"), answer
+    assert not Job.all_tenants.filter(tenant=worker.client.tenant).exists()
+    return str(answer.json["error"])
+
+
+LOADS = {"1": {"class_type": "LoadImage", "inputs": {"image": "in.png"}}}
+WHERE_FILES_ARE: dict[str, tuple[Callable[[str], Any], str]] = {
+    "files": (lambda ref: {"workflow": LOADS, "files": {"in.png": ref}}, "`input.files`, 'in.png'"),
+    "images": (
+        lambda ref: {"workflow": LOADS, "images": [{"name": "in.png", "image": ref}]},
+        "`input.images`, 'in.png'",
+    ),
+    "loaded": (
+        lambda ref: {"workflow": by_url(ref) | {"1": {"class_type": "LoadImage", "inputs": {"image": ref}}}},
+        "Node 1 (LoadImage), input 'image'",
+    ),
+}
+
+
+@pytest.mark.parametrize("dialect", FOREIGN)
+@pytest.mark.parametrize("place", WHERE_FILES_ARE)
+def test_a_file_that_a_foreign_worker_does_not_fetch_is_refused_by_name(makes: Makes, dialect: str, place: str) -> None:
+    worker = makes(dialect)
+    given, named = WHERE_FILES_ARE[place]
+    for ref in (uploaded(worker.client), "s3://renders/in.png"):
+        said = refused(worker, given(ref))
+        assert said.startswith(f"{named}: {ref!r} would have to be fetched, which this endpoint's worker ({dialect})")
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS, "raw"])
+def test_an_asset_of_globex_is_refused_by_name(makes: Makes, dialect: str) -> None:
+    worker = makes(dialect)
+    ref = uploaded(new_client(worker.client.place, "globex"))
+    where = "`input.workflow.9.inputs.url`" if dialect == "raw" else "Node 9 (LoadImageFromUrl), input 'url'"
+    said = refused(worker, {"workflow": WORKFLOW | {"9": {"class_type": "LoadImageFromUrl", "inputs": {"url": ref}}}})
+    assert said == f"{where}: {ref!r} is not uploaded yet, or not an asset of yours."
+
+
+@pytest.mark.parametrize("dialect", [*FOREIGN, "raw"])
+def test_text_that_is_no_asset_stays(makes: Makes, dialect: str) -> None:
+    workflow = by_url("s3://renders/in.png", asset="asset:", more="asset:7", link="https://example.com/a.png")
+    assert makes(dialect).runs({"workflow": workflow})["input"]["workflow"] == workflow
 
 
 BUCKET = {
