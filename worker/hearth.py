@@ -83,8 +83,9 @@ class Hearth:
         await self._call("preview", {"node": node, "content_type": content_type, "data": data}, within_s=0)
 
     async def hand_back(self, reason: str, code: str, within_s: float | None = None) -> None:
-        """Another worker shall have the job."""
-        await self._call("hand-back", {"reason": reason, "code": code}, within_s)
+        """Another worker shall have the job. It may take twice within_s."""
+        body = {"reason": reason, "code": code}
+        await self._call("hand-back", body, within_s, call_s=CALL_S if within_s is None else within_s)
 
     async def alive(self) -> None:
         """This worker still runs it, though it no longer polls; NotOurs: it shall stop."""

@@ -23,6 +23,9 @@ from hearth.local.seaweed import free_ports
 from tests.conftest import HOME, database_url
 from tests.images import composed, recipe
 from tests.local.running import eventually
+from worker.handler import LATE_JOB_S
+from worker.held import AT_SHUTDOWN_S
+from worker.settings import read
 from worker.standin.server import COMFYUI_VERSION
 
 DATABASE = f"images_{os.getpid()}"
@@ -213,6 +216,13 @@ def test_compose_gives_only_settings_that_there_are(services: dict[str, dict[str
     for name in ("web", "prepare", "sweeper", "deliverer", "tasks-fast"):
         assert [key for key in services[name]["environment"] if key not in settings] == []
     assert set(services["worker"]["environment"]) == {"HEARTH_GRACE_S"}
+
+
+def test_the_worker_may_take_as_long_to_end_as_it_can(services: dict[str, dict[str, Any]]) -> None:
+    """What runs goes on for the grace; then ComfyUI lets go of it and forgets it, and Hearth is told."""
+    own = read(services["worker"]["environment"])
+    longest_s = own.grace_s + own.stop_s + own.http_s + 2 * AT_SHUTDOWN_S + LATE_JOB_S
+    assert longest_s <= int(services["worker"]["stop_grace_period"].rstrip("s"))
 
 
 def test_nothing_but_web_and_s3_can_be_reached_and_only_from_this_machine(services: dict[str, dict[str, Any]]) -> None:
