@@ -23,6 +23,7 @@ from worker.wire import takes_files
 T = TypeVar("T")
 Place = Literal["running", "pending"]
 UPLOAD_BYTES_A_SECOND = 1024**2  # slower than this is taken for hanging
+HISTORY_ENTRIES = 1000  # ComfyUI keeps ten times as many, each with its workflow
 ALWAYS_TAKEN_BYTES, FORM_BYTES = 32 * 1024**2, 4096  # ComfyUI takes 100 MiB by default, the form around it included
 
 
@@ -146,6 +147,15 @@ class Comfy:
         # The queue first: a prompt leaves it for the history, never the other way.
         return await self.place(prompt_id) is not None or await self.history(prompt_id) is not None
 
+    async def sent_by(self, client_ids: str) -> dict[str, Any]:
+        """The graphs of the prompts in the queue and the newest of the history, by prompt id, that were sent with a
+        client id that begins so."""
+        queue = await self._get("/queue")
+        history = await self._get(f"/history?max_items={HISTORY_ENTRIES}")
+        ended = (entry.get("prompt") for entry in history.values() if isinstance(entry, dict))
+        items = [*queue["queue_running"], *queue["queue_pending"], *ended]
+        return {item[1]: item[2] for item in items if _client_id(item).startswith(client_ids)}
+
     async def let_go(self, prompt_id: str) -> bool:
         """Take this prompt and no other out of the queue or off the machine. True: it was still there, since it runs on
         to its next node."""
@@ -239,6 +249,12 @@ class Comfy:
             "restart it and run the job again",
             "comfyui_hangs",
         )
+
+
+def _client_id(item: Any) -> str:
+    """Of a prompt as the queue and the history show it: [number, prompt id, graph, extra_data, …]."""
+    extra_data = item[3] if isinstance(item, list) and len(item) > 3 else None
+    return str(extra_data.get("client_id")) if isinstance(extra_data, dict) else ""
 
 
 def _refused(error: Exception) -> bool:

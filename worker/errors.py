@@ -1,11 +1,15 @@
 """What a job fails with. One shape, as everywhere in Hearth: error, code, and nodes where a node is at fault."""
 
+import errno
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from worker import s3
 from worker.wire import NOT_RUN
+
+log = logging.getLogger("hearth.worker")
 
 Nodes = dict[str, list[dict[str, str]]]
 MOST_CHARS, MOST_NODES, MOST_ENTRIES = 4000, 100, 10  # of what one error tells: nodes may speak in megabytes
@@ -78,6 +82,14 @@ def cut(text: str, most: int) -> str:
 def disk_full(where: str) -> JobError:
     text = f"the disk is full: {where.rstrip('. ')}; make room on the worker's machine"
     return JobError(text, "disk_full")
+
+
+def defect(error: Exception, job_id: str) -> JobError:
+    """What the job fails with when the worker's own code raised this."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return disk_full(f"the worker could not keep a file of the job ({error})")
+    log.error("%s: a defect of the worker", job_id, exc_info=error)
+    return JobError(f"the worker failed on this job: {type(error).__name__}: {error}; its log has more", "worker_error")
 
 
 GIVEN_BACK = "the job went back to Hearth"

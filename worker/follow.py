@@ -19,6 +19,7 @@ from worker.comfy import Comfy
 from worker.errors import JobError
 from worker.files import OutputFile
 from worker.listener import Listener
+from worker.outputs import shown_in
 from worker.progress import Progress, Report
 
 log = logging.getLogger("hearth.worker")
@@ -32,8 +33,10 @@ WEDGED_LOOKS = 3  # so often, silence_s apart, a prompt is found running that th
 
 
 class Follow:
-    """run(), result(), tidy(); stop() if they did not return. images: what nodes sent over the socket. shown: what
-    they said they made, as in a history entry's outputs; it is known of a prompt that was stopped, too.
+    """run(), result(), tidy(); stop() before tidy() if one of the first two did not return. images: what nodes sent
+    over the socket. shown: what they said they made, as in a history entry's outputs, also of a prompt that was
+    stopped.
+    untold: nodes that another expanded into and that sent a PNG, which may have been meant as output.
     entry: the history entry, once it is there. cached: the nodes whose outputs ComfyUI took from its cache.
     beside: hears what nodes made, and their previews, as they come."""
 
@@ -47,6 +50,7 @@ class Follow:
     ) -> None:
         self.prompt_id = str(uuid.uuid4())
         self.images: list[OutputFile] = []
+        self.untold: set[str] = set()
         self.cached: set[str] = set()
         self.shown: dict[str, Any] = {}
         self.node_errors: dict[str, Any] = {}
@@ -60,6 +64,7 @@ class Follow:
         self._drops = 0
         self._looks = 0
         self._lost = self._begun = self._succeeded = False
+        self._is_in_comfyui = False
         self._spoilt: OSError | None = None  # an image of the socket that could not be kept
         self._over_at: float | None = None
         self._ask_at = 0.0
@@ -71,6 +76,7 @@ class Follow:
         previews = self._beside is not None and self._beside.wants_previews
         submit = self._comfy.submit(self.prompt_id, self._listener.client_id, self._workflow, previews=previews)
         self._submitted_at = time.monotonic()
+        self._is_in_comfyui = True
         self._ask_in(self._settings.silence_s)
         self.node_errors = await to_end(submit)  # to its end: a request given up half-way may still be queued
         while self.entry is None and not self._succeeded:
@@ -82,11 +88,12 @@ class Follow:
             await self._step()
         if self._spoilt:
             raise self._spoilt
+        self._leave()
         return self.entry
 
     async def stop(self) -> bool:
         """Make ComfyUI let go of this prompt, for at most stop_s; it ends only between two nodes or steps. Says
-        whether it has."""
+        whether it has; if not, what is to be tidied up is not known yet."""
         self._leave()
         pause = 0.05
         try:
@@ -94,18 +101,20 @@ class Follow:
                 while await self._comfy.let_go(self.prompt_id):
                     await asyncio.sleep(pause)
                     pause = min(0.5, pause * 2)
-                self._note_shown(await self._comfy.history(self.prompt_id))
-                await self._comfy.forget(self.prompt_id)
+                self.shown |= shown_in(await self._comfy.history(self.prompt_id))
             return True
         except TimeoutError:
             log.warning("prompt %s still runs %g s after its interrupt", self.prompt_id, self._settings.stop_s)
         except JobError as error:
             log.warning("prompt %s could not be stopped: %s", self.prompt_id, error)
+        self._is_in_comfyui = False
         return False
 
     async def tidy(self) -> None:
         """Leave nothing of the prompt in ComfyUI's history. Its result does not depend on it."""
-        self._leave()
+        if not self._is_in_comfyui:
+            return
+        self._is_in_comfyui = False
         try:
             async with asyncio.timeout(self._settings.http_s):
                 await self._comfy.forget(self.prompt_id)
@@ -148,9 +157,13 @@ class Follow:
             return
         if prompt_id != self.prompt_id:
             return
-        if "websocket" in self._progress.class_type(node).lower():
+        class_type = self._progress.class_type(node)
+        if "websocket" in class_type.lower():
             self._keep(node, kind, data)
-        elif self._beside:
+            return
+        if not class_type and kind == "image/png":
+            self.untold.add(node)
+        if self._beside:
             self._beside.pictured(node, kind, data)
 
     def _keep(self, node: str, kind: str, data: bytes) -> None:
@@ -174,7 +187,7 @@ class Follow:
             return
         self.entry = await self._look()
         if self.entry is not None:
-            self._note_shown(self.entry)
+            self.shown |= shown_in(self.entry)
             self._note_cached()
         elif self._lost:
             await self._reopen()
@@ -223,10 +236,6 @@ class Follow:
         await asyncio.sleep(min(2.0, 0.1 * (self._drops - 1)))
         self._lost = False
         await self._listener.reopen()
-
-    def _note_shown(self, entry: Any) -> None:
-        outputs = entry.get("outputs") if isinstance(entry, dict) else None
-        self.shown |= outputs if isinstance(outputs, dict) else {}
 
     def _note_cached(self) -> None:
         for kind, said in ((self.entry or {}).get("status") or {}).get("messages") or []:

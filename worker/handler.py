@@ -6,7 +6,6 @@ CancelledError, after which the SDK sends no job-done: the job was stopped, hand
 """
 
 import asyncio
-import errno
 import logging
 import os
 import time
@@ -21,7 +20,7 @@ from worker import answer, destinations, inputs, outputs, settings, traces
 from worker.aside import to_end
 from worker.beside import Beside
 from worker.comfy import Comfy
-from worker.errors import GIVEN_BACK, JobError, disk_full, not_run
+from worker.errors import GIVEN_BACK, JobError, defect, not_run
 from worker.fetch import Fetcher
 from worker.files import OutputFile, Stored
 from worker.follow import Follow
@@ -29,6 +28,7 @@ from worker.health import Health
 from worker.hearth import Away, Hearth, NotOurs, take_field
 from worker.held import Held, Job
 from worker.inputs import JobInput
+from worker.leftover import Leftover
 from worker.listener import Listener
 from worker.outputs import Fetched
 from worker.progress import Report
@@ -40,6 +40,7 @@ log = logging.getLogger("hearth.worker")
 T = TypeVar("T")
 SendProgress = Callable[[dict[str, Any], Any], None]
 LATE_JOB_S = 0.5  # after the last poll ended, the SDK may still hand us a job
+PREVIEW = "node {node}, into which another one expanded, sent PNG pictures over ComfyUI's socket: taken for previews"
 RERUNS = 2  # a /free may be heard only after the first
 
 
@@ -59,9 +60,9 @@ class Worker:
         self._putter = Putter(settings.url_allow, settings.hearth_retry_s)
         self._fetcher = Fetcher(settings.url_allow, settings.hearth_retry_s, settings.input_max_bytes, settings.input_s)
         self._comfy = Comfy(settings, self._session)
-        self.health = Health(self._comfy, self._fell_ill)
+        self._leftover = Leftover(self._comfy)
+        self.health = Health(self._comfy, self._fell_ill, self._leftover)
         self._listener = Listener(self._comfy, self.health.doubt)
-        self._claim = traces.claim(settings.comfyui_dir) if settings.comfyui_dir else None
 
     async def close(self) -> None:
         self.health.close()
@@ -69,9 +70,7 @@ class Worker:
         await self._session.close()
         await self._putter.close()
         await self._fetcher.close()
-        if self._claim is not None:
-            os.close(self._claim)
-            self._claim = None
+        self._leftover.close()
 
     async def drain(self) -> None:
         """Hand back what has not started, let the rest go on for grace_s; then close."""
@@ -118,7 +117,7 @@ class Worker:
                 raise asyncio.CancelledError from error
             result = not_run(str(error))
         except Exception as error:
-            result = await self._failed(ours, _defect(error, ours.id))
+            result = await self._failed(ours, defect(error, ours.id))
         log.info("%s: %s, after %.2f s", ours.id, answer.summary(result), time.monotonic() - began)
         return {key: value if key == "files" else outputs.hidden(value) for key, value in result.items()}
 
@@ -147,15 +146,24 @@ class Worker:
             workflow = traces.saving_into(ours.folder, await self._placed(ours, given))
             return await self._runs(ours, given, workflow, ran)
         finally:
-            await to_end(asyncio.to_thread(self._clean, ours, ran))
+            await to_end(self._leave_nothing(ours, ran))
 
     async def _placed(self, ours: Job, given: JobInput) -> dict[str, Any]:
         return await inputs.place(self._comfy, given, ours.folder, self._fetcher, ours.sources)
 
-    def _clean(self, ours: Job, ran: Sequence[Follow]) -> None:
-        if self._settings.comfyui_dir:
-            files = [file for follow in ran for file in outputs.named(follow.shown)]
-            traces.remove(self._settings.comfyui_dir, ours.folder, files)
+    async def _leave_nothing(self, ours: Job, ran: Sequence[Follow]) -> None:
+        """The files first: the history is all that tells of those outside of the job's folder, if this is killed."""
+        try:
+            if self._settings.comfyui_dir:
+                files = [file for follow in ran for file in outputs.named(follow.shown)]
+                await asyncio.to_thread(traces.remove, self._settings.comfyui_dir, ours.folder, files)
+        finally:
+            for follow in ran:
+                await follow.tidy()
+
+    async def _tidy_early(self, ours: Job, follow: Follow) -> None:
+        if not self._settings.comfyui_dir or traces.is_inside(ours.folder, outputs.named(follow.shown)):
+            await follow.tidy()
 
     async def _runs(self, ours: Job, given: JobInput, workflow: Mapping[str, Any], ran: list[Follow]) -> dict[str, Any]:
         """Run it; again, with ComfyUI's cache emptied, where the cache named files that are gone (comfyui.md [42])."""
@@ -165,7 +173,7 @@ class Worker:
                 ran.append(follow)
                 await self._in_turn(ours, follow)
                 entry = await self._or_stopped(ours, follow, follow.result())
-                tidy = asyncio.ensure_future(follow.tidy())
+                tidy = asyncio.ensure_future(self._tidy_early(ours, follow))
                 try:
                     found, datas = outputs.collect(entry, given.workflow, temp=given.temp)
                     found += await self._untold(ours, workflow, entry)
@@ -193,6 +201,7 @@ class Worker:
         await self._listener.open()
         async with self._turn:
             await self._listener.open()  # it may have dropped
+            await self.health.cleared()
             self._held.begins()
             if ours.hearth:
                 await ours.hearth.started()
@@ -215,7 +224,8 @@ class Worker:
 
     async def _stop(self, ours: Job, follow: Follow, error: JobError) -> None:
         if not await follow.stop():
-            self.health.is_stuck(follow.prompt_id, lambda: self._clean(ours, [follow]))
+            where = self._settings.comfyui_dir, [ours.folder]
+            self.health.is_stuck(follow.prompt_id, lambda shown: traces.clear(*where, outputs.named(shown)))
             self.health.fell_ill(error)
 
     async def _deliver(
@@ -242,6 +252,7 @@ class Worker:
         kept = [item for item in stored if isinstance(item, Stored)]
         datas |= answer.links([item for item in moved if isinstance(item, Stored)])
         said = warnings(follow.node_errors, given.workflow) + [item.note for item in kept if item.note]
+        said += [PREVIEW.format(node=node) for node in sorted(follow.untold)]
         said += [] if self._settings.comfyui_dir else traces.unseen(given.workflow)
         result = answer.result(kept, datas, errors, said)
         for error in errors:
@@ -269,13 +280,6 @@ async def close() -> None:
     worker = _workers.pop(asyncio.get_running_loop(), None)
     if worker:
         await worker.close()
-
-
-def _defect(error: Exception, job_id: str) -> JobError:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return disk_full(f"the worker could not keep a file of the job ({error})")
-    log.error("%s: a defect of the worker", job_id, exc_info=error)
-    return JobError(f"the worker failed on this job: {type(error).__name__}: {error}; its log has more", "worker_error")
 
 
 def _is_cached_and_gone(follow: Follow, found: Sequence[outputs.Found], fetched: Sequence[Fetched]) -> bool:

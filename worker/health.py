@@ -12,6 +12,8 @@ import aiohttp
 
 from worker.comfy import Comfy
 from worker.errors import JobError, disk_full
+from worker.leftover import Clean, Leftover, kept
+from worker.outputs import shown_in
 
 log = logging.getLogger("hearth.worker")
 FIRST_LOOK_S, LOOK_S = 0.2, 3.0
@@ -21,14 +23,16 @@ HOPELESS = ("comfyui_hangs", "comfyui_wedged")  # it does not come back by itsel
 
 
 class Health:
-    """fault: why this worker takes nothing, or None. ill: called with each new fault, to give away what waits here."""
+    """fault: why this worker takes nothing, or None. ill: called with each new fault, to give away what waits here.
+    leftover: what has to go before the first job."""
 
-    def __init__(self, comfy: Comfy, ill: Callable[[JobError], None]) -> None:
+    def __init__(self, comfy: Comfy, ill: Callable[[JobError], None], leftover: Leftover) -> None:
         self.fault: JobError | None = None
         self._comfy = comfy
+        self._leftover = leftover
         self._settings = comfy.settings
         self._ill = ill
-        self._stuck: dict[str, Callable[[], None]] = {}
+        self._stuck: dict[str, Clean] = {}
         self._seen = False
         self._not_before = 0.0
         self._restart_at = 0.0
@@ -51,8 +55,18 @@ class Health:
         """Something was odd while nothing ran: look."""
         self._look_after()
 
-    def is_stuck(self, prompt_id: str, clean: Callable[[], None]) -> None:
-        """ComfyUI has not let go of a prompt of ours. clean(), in a thread: when it has, which may be late."""
+    async def cleared(self) -> None:
+        """Return when nothing of a worker that was killed is in ComfyUI. JobError: it keeps it for busy_s."""
+        if not self._leftover.cleared.is_set():
+            self._look_after()
+            try:
+                async with asyncio.timeout(self._settings.busy_s):
+                    await self._leftover.cleared.wait()
+            except TimeoutError:
+                raise kept() from None
+
+    def is_stuck(self, prompt_id: str, clean: Clean) -> None:
+        """ComfyUI has not let go of a prompt of ours. clean, in a thread: when it has, which may be late."""
         self._stuck[prompt_id] = clean
 
     def fell_ill(self, fault: JobError) -> None:
@@ -115,13 +129,11 @@ class Health:
     async def _wrong(self) -> JobError | None:
         """What is wrong now. After a fault ComfyUI must have nothing to do: what it still has may never move."""
         try:
-            for prompt_id, clean in list(self._stuck.items()):
-                if not await self._comfy.let_go(prompt_id):
-                    await self._comfy.forget(prompt_id)
-                    await asyncio.to_thread(clean)
-                    del self._stuck[prompt_id]
+            await self._unstick()
+            if self._stuck or not self._leftover.over():
+                return self.fault or kept()
             free = await self._comfy.is_free()
-            fit = not self._stuck and free and time.monotonic() >= self._not_before and self._has_room()
+            fit = free and time.monotonic() >= self._not_before and self._has_room()
         except JobError as error:
             return error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -132,6 +144,17 @@ class Health:
             log.warning("cannot see whether ComfyUI is well", exc_info=error)
             return JobError(f"ComfyUI answers oddly ({type(error).__name__})", "comfyui_unreachable")
         return None if fit else self.fault
+
+    async def _unstick(self) -> None:
+        """The files before the history entry, which is all that tells of them should this worker be killed."""
+        if not self._leftover.cleared.is_set():
+            await self._comfy.is_free()  # asked once, and no fault of its own, while ComfyUI boots
+            self._stuck |= await self._leftover.prompts()
+        for prompt_id, clean in list(self._stuck.items()):
+            if not await self._comfy.let_go(prompt_id):
+                await asyncio.to_thread(clean, shown_in(await self._comfy.history(prompt_id)))
+                await self._comfy.forget(prompt_id)
+                del self._stuck[prompt_id]
 
     def _has_room(self) -> bool:
         """OSError: there is no place for a temporary file. Where one is, Python finds out once, by writing there."""

@@ -18,6 +18,7 @@ import aiohttp
 from worker.comfy import Comfy
 
 log = logging.getLogger("hearth.worker")
+OURS = "hearth-worker-"  # so begins the client id of each worker, by which its prompts are known after its death
 
 
 class Follower(Protocol):
@@ -58,7 +59,7 @@ class Listener:
         """Make sure of a socket that misses nothing of the next prompt; waits for ComfyUI to come up."""
         async with self._opening:
             if not self.is_open or (self.may_be_deaf and not self._followers):
-                await self._comfy.when_up(lambda: self._connect(uuid.uuid4().hex))
+                await self._comfy.when_up(lambda: self._connect(f"{OURS}{uuid.uuid4().hex}"))
                 self.may_be_deaf = False
 
     async def reopen(self) -> None:

@@ -53,6 +53,12 @@ def collect(entry: Mapping[str, Any], workflow: Mapping[str, Any], *, temp: bool
     return [file for file in files if temp or file.type != "temp"], datas
 
 
+def shown_in(entry: Any) -> dict[str, Any]:
+    """A history entry's outputs; none of an odd one, or of None."""
+    outputs = entry.get("outputs") if isinstance(entry, dict) else None
+    return outputs if isinstance(outputs, dict) else {}
+
+
 def named(outputs: Mapping[str, Any]) -> list[Found]:
     """All files that the outputs of a history entry name, wanted or not: what may be left on the disk."""
     files: list[Found] = []

@@ -3,7 +3,6 @@
 ComfyUI deletes nothing, and has no route for it: without this, inputs and outputs of all tenants pile up beside it.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -20,7 +19,6 @@ from worker.wire import JOB_FOLDER, SAVE_PREFIX, plain_prefix, unwrapped
 log = logging.getLogger("hearth.worker")
 
 KINDS = ("input", "output", "temp")
-LOCK = ".hearth-worker.lock"
 MARK = "hearth"
 PREFIXES = {"SaveLoRANode": "prefix", "SaveLoRA": "prefix"}  # inputs that are save prefixes by another name
 QUIET = {"CheckpointSave", "CLIPSave", "ImageOnlyCheckpointSave", "LoraSave", "ModelSave", "VAESave", *PREFIXES}
@@ -61,6 +59,11 @@ def saving_into(folder: str, workflow: Mapping[str, Any]) -> dict[str, Any]:
 def prefixes(folder: str, workflow: Mapping[str, Any]) -> dict[str, str]:
     """By node, the save prefixes that saving_into has put into the job's folder."""
     return {id: prefix for id, about in workflow.items() if (prefix := _prefix_in(folder, about))}
+
+
+def is_inside(folder: str, files: Iterable[Found]) -> bool:
+    """Whether all of them lie in the job's folder."""
+    return all(file.subfolder.split("/")[0] == folder for file in files)
 
 
 def untold(
@@ -106,13 +109,22 @@ def _saved_by(place: str, prefixes: Mapping[str, str], told_by: Collection[str])
 
 def remove(comfyui_dir: str, folder: str, files: Iterable[Found]) -> None:
     """The job's folders, and the files that its history names outside of them: previews, and what a node saved
-    without a prefix. Never anything outside of output/ and temp/, whatever a node says."""
+    without a prefix."""
     files = list(files)
     if any(not os.path.lexists(os.path.join(comfyui_dir, file.type, file.subfolder, file.filename)) for file in files):
         log.warning("COMFYUI_DIR=%s has not all that ComfyUI named: its files stay if that is another's", comfyui_dir)
-    for kind in KINDS:
-        # Not every job has all three, and a file that cannot be deleted must not cost the job its result.
-        shutil.rmtree(Path(comfyui_dir, kind, folder), ignore_errors=True)
+    clear(comfyui_dir, [folder], files)
+
+
+def clear(comfyui_dir: str, folders: Iterable[str], files: Iterable[Found]) -> None:
+    """What is still there of them. Never anything outside of output/ and temp/, whatever a node says, but jobs' own
+    folders; nothing at all without a COMFYUI_DIR."""
+    if not comfyui_dir:
+        return
+    for folder in filter(JOB_FOLDER.fullmatch, folders):
+        for kind in KINDS:
+            # Not every job has all three, and a file that cannot be deleted must not cost the job its result.
+            shutil.rmtree(Path(comfyui_dir, kind, folder), ignore_errors=True)
     for file in files:
         with suppress(OSError, ValueError):
             _remove_file(os.path.realpath(os.path.join(comfyui_dir, file.type)), file)
@@ -133,17 +145,6 @@ def _remove_file(base: str, file: Found) -> None:
         folder = os.path.dirname(folder)
 
 
-def claim(comfyui_dir: str) -> int:
-    """Remove what a worker that was killed left behind, if no other worker is at this ComfyUI now: each holds a
-    shared lock for as long as it lives, in the file descriptor that this returns."""
-    lock = os.open(os.path.join(comfyui_dir, LOCK), os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        log.info("another worker uses %s: what is left over there stays", comfyui_dir)
-    else:
-        for left in (path for kind in KINDS for path in Path(comfyui_dir, kind).glob("hearth-*")):
-            if JOB_FOLDER.fullmatch(left.name):
-                shutil.rmtree(left, ignore_errors=True)
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    return lock
+def folders(comfyui_dir: str) -> list[str]:
+    """The jobs' folders that are there."""
+    return [path.name for kind in KINDS for path in Path(comfyui_dir, kind).glob("hearth-*")]

@@ -175,6 +175,7 @@ class FakeComfy(Server):
                 web.get("/ws", self._ws),
                 web.post("/prompt", self._prompt),
                 web.get("/queue", self._queue),
+                web.get("/history", self._entries),
                 web.get("/history/{id}", self._entry),
                 web.post("/{what:queue|history|interrupt|free}", self._told),
                 web.get("/view", self._view),
@@ -230,6 +231,9 @@ class FakeComfy(Server):
 
     def _lists(self) -> dict[str, list[str]]:
         return {"queue_running": self.running, "queue_pending": self.pending}
+
+    async def _entries(self, request: web.Request) -> web.Response:
+        return web.json_response(self.history)
 
     async def _entry(self, request: web.Request) -> web.Response:
         prompt_id = request.match_info["id"]

@@ -300,6 +300,34 @@ async def test_a_comfyui_that_keeps_a_stopped_prompt_is_restarted_after_a_while(
         await runs_again(worker, hearth)
 
 
+async def test_a_comfyui_that_keeps_the_prompt_of_a_killed_worker_is_restarted_after_a_while(
+    standin: Callable[..., Process], tmp_path: Path
+) -> None:
+    process = standin()
+    left = {"prompt": fault_workflow("wedge"), "client_id": "hearth-worker-1"}
+    async with FakeHearth() as hearth, aiohttp.ClientSession() as session:
+        async with session.post(f"{process.url}/prompt", json=left):
+            await running(process)
+        more = QUICK | {"comfyui_dir": str(tmp_path / "own"), "comfyui_restart": f"kill -9 {process.child.pid}"}
+        async with worker_for(process.url, **more) as worker:
+            told = await given_back(worker, hearth, WORKFLOW)
+            assert told["code"] == "comfyui_busy"
+            assert "started" not in hearth.verbs()
+            await until(lambda: process.child.poll() is not None)
+            await again(process, standin)
+            await runs_again(worker, hearth)
+
+
+async def test_a_deleted_prompt_goes_to_another_worker_and_this_one_stays_well() -> None:
+    async def play(comfy: FakeComfy, prompt_id: str) -> None:
+        comfy.running = []
+
+    async with FakeComfy(play) as comfy, FakeHearth() as hearth, worker_for(comfy.url, **QUICK) as worker:
+        told = await given_back(worker, hearth, WORKFLOW)
+        assert told["code"] == "prompt_gone"
+        assert worker.health.fault is None
+
+
 async def test_a_node_that_says_nothing_for_long_is_not_taken_for_a_dead_executor(
     standin: Callable[..., Process],
 ) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import io
+import json
+import struct
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from PIL import Image
 
-from tests.worker.fakes import b64, handled, image_workflow, job, load_workflow, png, until, worker_for
+from tests.worker.fakes import FakeComfy, b64, handled, image_workflow, job, load_workflow, png, until, worker_for
 from worker import handler
 
 
@@ -155,6 +157,22 @@ async def test_images_sent_over_the_socket_are_files_too(comfyui: str) -> None:
     images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in result["files"]]
     assert [image.size for image in images] == [(32, 32)] * 2
     assert {asset["node"] for asset in result["assets"]} == {"2"}
+
+
+async def test_what_an_expanded_node_sends_over_the_socket_is_taken_for_a_preview_and_said_to_be() -> None:
+    """A node that ComfyUI itself adds is known by its number only."""
+
+    async def play(comfy: FakeComfy, prompt_id: str) -> None:
+        for node, kind in (("2.0.0.2", "png"), ("2.0.0.1", "jpeg")):
+            about = json.dumps({"node_id": node, "prompt_id": prompt_id, "image_type": f"image/{kind}"}).encode()
+            await comfy.sockets[-1].send_bytes(struct.pack(">II", 4, len(about)) + about + png())
+        await comfy.finish(prompt_id, {"2": {"text": ["made"]}})
+
+    async with FakeComfy(play) as comfy:
+        result = await handled(comfy.url, job(image_workflow()))
+    assert (result["files"], result["datas"]) == ([], {"2": {"text": ["made"]}})
+    [said] = result["warnings"]
+    assert "node 2.0.0.2, into which another one expanded" in said
 
 
 async def test_a_failing_node_is_named_with_its_class_title_and_message(comfyui: str) -> None:

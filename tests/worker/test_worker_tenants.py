@@ -146,8 +146,12 @@ def names_known(results: list[dict[str, Any]], seen: set[str]) -> set[str]:
 
 
 async def test_another_tenant_reaches_none_of_it_by_any_name(shared: Shared) -> None:
-    async with worker_for(shared.url, comfyui_dir=str(shared.folder)) as worker:
+    """While all of it is there: this worker cannot delete files."""
+    before = shared.files()
+    async with worker_for(shared.url) as worker:
         names = names_known(await of_acme(worker, shared), shared.found)
+        there = {name for name in names for kind in KINDS if (shared.folder / kind / name).is_file()}
+        assert len(there) > 10, "nothing is there, so nothing is protected"
         ways = [form.format(name) for name in names for form in ("{}", "{} [output]", "{} [temp]", "../output/{}")]
         for way in [*ways, *({"__value__": way} for way in ways)]:
             loads = {str(place): node(kind, **{given: way}) for place, (kind, given) in enumerate(LOADERS)}
@@ -155,6 +159,8 @@ async def test_another_tenant_reaches_none_of_it_by_any_name(shared: Shared) -> 
                 result = await worker.handle(job({"5": load, "6": node("PreviewAny", source=["5", 0])}))
                 assert result["code"] in ("bad_input", "workflow_rejected"), (way, place)
                 assert "files" not in result
+    for path in shared.files() - before:
+        (shared.folder / path).unlink() if (shared.folder / path).is_file() else None
 
 
 async def test_another_tenants_equal_workflow_gets_files_of_its_own(shared: Shared) -> None:

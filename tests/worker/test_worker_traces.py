@@ -14,7 +14,7 @@ from tests.worker.fakes import Process, b64, handled, image_workflow, job, load_
 from tests.worker.faults import fault_workflow
 from worker import traces
 from worker.outputs import Found
-from worker.traces import claim, remove, saving_into, untold
+from worker.traces import clear, remove, saving_into, untold
 
 FOLDER = "hearth-" + "0" * 32
 
@@ -123,23 +123,10 @@ def test_removing_stays_inside_of_output_and_temp(tmp_path: Path) -> None:
     files += [found("../outside.png"), found("mine.png", "../input"), found("outside.png", str(tmp_path))]
     files += [found("gone.png", "gone", beside=("gone-workflow.png", "../../outside.png"))]
     remove(str(tmp_path), FOLDER, files)
+    clear(str(tmp_path), ["", ".", "..", "other", "../custom", f"{FOLDER}/.."], files)
     assert all((tmp_path / path).exists() for path in kept)
     assert not (tmp_path / "output/gone").exists()
     assert not (tmp_path / "temp" / FOLDER).exists()
-
-
-def test_a_worker_that_was_killed_is_cleaned_up_after_by_the_next_one_alone(tmp_path: Path) -> None:
-    theirs = ["input/sub/c.png", "output/b.png", "output/hearth-mine/a.png"]
-    make(tmp_path, f"input/{FOLDER}/a.png", f"output/{FOLDER}/t/a.png", *theirs)
-    first = claim(str(tmp_path))
-    assert [path for path in left(tmp_path) if path.endswith(".png")] == theirs
-    make(tmp_path, f"input/{FOLDER}/a.png")
-    second = claim(str(tmp_path))
-    assert (tmp_path / f"input/{FOLDER}/a.png").exists()
-    for lock in (first, second):
-        os.close(lock)
-    os.close(claim(str(tmp_path)))
-    assert not (tmp_path / f"input/{FOLDER}").exists()
 
 
 def quiet(**prefixes: Any) -> dict[str, Any]:
