@@ -145,6 +145,7 @@ class ApiKey(Owned, Key, Limited):
     class Scope(models.TextChoices):
         RUN = "run", "run: submit, cancel, retry, purge"
         READ = "read", "read: status, health, requests"
+        MANAGE = "manage", "manage: the tenant's keys"
 
     kind = CLIENT
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", limit_choices_to=NOT_DELETED)

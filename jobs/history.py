@@ -182,7 +182,10 @@ SELECT count(*) FILTER (WHERE alive AND NOT busy), count(*) FILTER (WHERE alive 
 
 def health(key: GivenKey, endpoint: str) -> dict[str, dict[str, int]]:
     """RunPod's health: the caller's jobs (ended ones of the last 24 h), and all workers of the endpoint."""
-    grant_id, endpoint_id = own_grant(key, endpoint, READ)
+    return health_of(*own_grant(key, endpoint, READ))
+
+
+def health_of(grant_id: int, endpoint_id: int) -> dict[str, dict[str, int]]:
     completed, failed, in_progress, in_queue, retried = sql.one(JOB_COUNTS, {"grant": grant_id})
     idle, running, unhealthy = sql.one(WORKER_COUNTS, {"endpoint": endpoint_id})
     jobs = {"completed": completed, "failed": failed, "inProgress": in_progress, "inQueue": in_queue}

@@ -48,15 +48,33 @@ def tenant_named(name: str) -> Tenant:
 
 def report(month: date, tenant: Tenant | None = None, *, daily: bool = False) -> str:
     """CSV with a header: a line for each tenant, endpoint and key, and day if `daily`."""
-    usage: QuerySet[Usage] = Usage.objects.of(tenant) if tenant else Usage.all_tenants.all()
-    of_month = usage.filter(day__gte=month, day__lt=month_after(month))
-    by = ("tenant__name", "endpoint__name", "api_key_id", *(("day",) if daily else ()))
-    sums = of_month.values(*by).annotate(**{f"all_{name}": Sum(name) for name in SUMS}).order_by(*by)
+    sums = _sums(month, tenant, daily)
     out = StringIO(newline="")
     writer = csv.writer(out)  # its lines end with CR LF, as RFC 4180 has it; else it would not quote a CR in a name
     writer.writerow((*OWNER, "day" if daily else "month", *COLUMNS))
     writer.writerows(_lines(sums, month))
     return out.getvalue()
+
+
+def used(month: date, tenant: Tenant, *, daily: bool) -> Iterator[dict[str, Any]]:
+    """The same of one tenant, with GPU time in ms."""
+    sums = list(_sums(month, tenant, daily))
+    prefixes = dict(ApiKey.all_tenants.filter(tenant=tenant).values_list("pk", "prefix"))
+    for row in sums:
+        key = prefixes.get(row["api_key_id"])
+        when = {"day": row["day"].isoformat()} if daily else {"month": f"{month:%Y-%m}"}
+        numbers = {name: row[f"all_{name}"] for name in SUMS}
+        yield {"endpoint": row["endpoint__name"], "key": key, **when, **numbers, "cost": str(numbers["cost"])}
+
+
+def _sums(month: date, tenant: Tenant | None, daily: bool) -> Iterable[dict[str, Any]]:
+    usage: QuerySet[Usage] = Usage.objects.of(tenant) if tenant else Usage.all_tenants.all()
+    of_month = usage.filter(day__gte=month, day__lt=month_after(month))
+    by = ("tenant__name", "endpoint__name", "api_key_id", *(("day",) if daily else ()))
+    sums: Iterable[dict[str, Any]] = (
+        of_month.values(*by).annotate(**{f"all_{name}": Sum(name) for name in SUMS}).order_by(*by)
+    )
+    return sums
 
 
 def _lines(sums: Iterable[dict[str, Any]], month: date) -> Iterator[list[Any]]:

@@ -36,7 +36,7 @@ def create_tenant(name: str, endpoint: str) -> NewTenant:
         except IntegrityError as error:
             raise Refused(409, "exists", f"There is a tenant {name!r} already.") from error
         Grant.all_tenants.create(tenant=tenant, endpoint=found)
-        _, api_key = ApiKey.issue(tenant=tenant, name="first", scopes=[scope.value for scope in ApiKey.Scope])
+        _, api_key = ApiKey.issue(tenant=tenant, name="first", scopes=[ApiKey.Scope.RUN, ApiKey.Scope.READ])
         _, worker_key = WorkerKey.issue(endpoint=found, name=f"made with tenant {name}")
     return NewTenant(tenant=name, endpoint=endpoint, api_key=api_key, worker_key=worker_key)
 

@@ -13,7 +13,7 @@ from accounts import access, sql
 from accounts.keys import given_key
 from accounts.models import ApiKey
 
-RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
+RUN, READ, MANAGE = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value, ApiKey.Scope.MANAGE.value
 CALLER = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, caller.tenant_id
@@ -30,11 +30,12 @@ class Caller:
 
 
 class ApiKeyAuthentication(BaseAuthentication):  # type: ignore[misc]
-    """Raises Refused: 401, 403. To read needs the scope `read`, all else `run`."""
+    """Raises Refused: 401, 403. A view says which scope it asks for; else to read needs `read`, all else `run`."""
 
     def authenticate(self, request: Request) -> tuple[Caller, None]:
         key = given_key(request.headers.get("authorization"))
-        scope = READ if request.method in ("GET", "HEAD") else RUN
+        usual = READ if request.method in ("GET", "HEAD") else RUN
+        scope = getattr(request.parser_context["view"], "scope", usual)
         row = sql.one(CALLER, access.api_key_params(key, scope))
         access.check_api_key(key, scope, row)
         return Caller(key_id=row[0], tenant_id=row[access.API_KEY_WIDTH]), None

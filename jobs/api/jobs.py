@@ -1,23 +1,76 @@
-"""/api/v1/jobs/<id>: a tenant's job, to be deleted."""
+"""/api/v1/jobs: a tenant's job history, on whichever endpoint; a job of it can be cancelled, retried, deleted."""
 
 from typing import Any
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from jobs import absent
+from jobs import absent, search
+from jobs.api.assets import Pages, checked
 from jobs.deletion import delete_job
 from jobs.ids import JobId, parse_job_id
+from jobs.lifecycle import cancel_job, retry_job
 from jobs.models import Deletion, Job
+from jobs.states import State
 from storage.assets import WHEN
+
+BY = "by the client"
+
+
+class Filters(serializers.Serializer):  # type: ignore[misc]
+    """Of the list, as query parameters."""
+
+    status = serializers.CharField(required=False, help_text="One or several, with commas between.")
+    endpoint = serializers.CharField(required=False, max_length=63)
+    key = serializers.RegexField("[0-9a-f]{12}", required=False, help_text="An API key's prefix.")
+    since = serializers.DateTimeField(required=False, help_text="ISO 8601; without a time zone it is UTC.")
+    until = serializers.DateTimeField(required=False, help_text="Not itself.")
+    error = serializers.CharField(required=False, max_length=200, help_text="A part of what went wrong.")
+
+    def validate_status(self, value: str) -> list[str]:
+        states = value.upper().split(",")
+        if wrong := [state for state in states if state not in list(State)]:
+            raise serializers.ValidationError(f"must be of {', '.join(State)}, not {wrong[0][:50]!r}.")
+        return states
+
+
+class Jobs(APIView):  # type: ignore[misc]
+    def get(self, request: Request) -> Response:
+        given = checked(Filters, request.query_params)
+        wanted = search.Search(states=given.pop("status", ()), **given)
+        pages = Pages()
+        page = pages.paginate_queryset(search.found(request.user.tenant_id, wanted), request, self)
+        return pages.get_paginated_response([search.shown(job) for job in page])
 
 
 class OneJob(APIView):  # type: ignore[misc]
+    def get(self, request: Request, job: str) -> Response:
+        """`?input=true` has the input with it, which may be large."""
+        found = _found(request, job)
+        return Response(search.told(found, with_input=request.query_params.get("input") == "true"))
+
     def delete(self, request: Request, job: str) -> Response:
         """202: it cannot be read any more; the receipt says how far its deletion is."""
         found = _own(request, job)
         return Response(_shown(delete_job(found.uuid, "by its tenant")), 202)
+
+
+class Cancel(APIView):  # type: ignore[misc]
+    def post(self, request: Request, job: str) -> Response:
+        found = _found(request, job)
+        return Response({"id": found.public_id, "status": cancel_job(found.pk, BY)})
+
+
+class Retry(APIView):  # type: ignore[misc]
+    def post(self, request: Request, job: str) -> Response:
+        found = _found(request, job)
+        return Response({"id": found.public_id, "status": retry_job(found.pk, BY)})
+
+
+def _found(request: Request, job: str) -> Job:
+    return search.one(request.user.tenant_id, request.user.key_id, job)
 
 
 def _own(request: Request, text: str) -> JobId:

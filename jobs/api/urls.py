@@ -4,12 +4,24 @@ from django.urls import path, re_path
 
 from jobs.api.assets import Assets, Complete, OneAsset
 from jobs.api.errors import Nowhere
-from jobs.api.jobs import OneJob
+from jobs.api.jobs import Cancel, Jobs, OneJob, Retry
+from jobs.api.keys import Keys, OneKey, Roll
+from jobs.api.tenant import Endpoints, Me, OneEndpoint, Usage
 
 urlpatterns = [
     path("assets", Assets.as_view()),
     path("assets/<uuid:asset>", OneAsset.as_view()),
     path("assets/<uuid:asset>/complete", Complete.as_view()),
+    path("jobs", Jobs.as_view()),
     path("jobs/<str:job>", OneJob.as_view()),
+    path("jobs/<str:job>/cancel", Cancel.as_view()),
+    path("jobs/<str:job>/retry", Retry.as_view()),
+    path("keys", Keys.as_view()),
+    path("keys/<str:prefix>", OneKey.as_view()),
+    path("keys/<str:prefix>/roll", Roll.as_view()),
+    path("me", Me.as_view()),
+    path("endpoints", Endpoints.as_view()),
+    path("endpoints/<str:name>", OneEndpoint.as_view()),
+    path("usage", Usage.as_view()),
     re_path("", Nowhere.as_view()),
 ]

@@ -1,0 +1,64 @@
+"""What a tenant does with its API keys: makes, changes, rolls and revokes them (the admin does it by forms)."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.errors import Refused, not_found
+from accounts.models import ApiKey
+
+LIMITS = ("max_queued", "max_running", "requests_per_10s", "gpu_s_a_month", "cost_a_month")
+MOST_KEYS = 1000  # of a tenant that are neither revoked nor expired
+
+
+def issue(tenant_id: UUID, **fields: Any) -> tuple[ApiKey, str]:
+    """A new key, and its text, which is shown this once. Raises Refused(409): too many."""
+    good = ApiKey.all_tenants.filter(tenant_id=tenant_id, revoked_at=None).exclude(expires_at__lte=timezone.now())
+    if good.count() >= MOST_KEYS:
+        raise Refused(409, "too_many_keys", f"You have {MOST_KEYS} keys, which is the limit: revoke some.")
+    return ApiKey.issue(tenant_id=tenant_id, **fields)
+
+
+def one(tenant_id: UUID, prefix: str) -> ApiKey:
+    """Raises Refused(404)."""
+    key = ApiKey.all_tenants.filter(tenant_id=tenant_id, prefix=prefix).first()
+    if key is None:
+        raise not_found(f"There is no API key hth_{prefix}_… of yours.")
+    return key
+
+
+def change(tenant_id: UUID, prefix: str, **fields: Any) -> ApiKey:
+    """Raises Refused(404)."""
+    key = one(tenant_id, prefix)
+    for name, value in fields.items():
+        setattr(key, name, value)
+    key.save(update_fields=list(fields))
+    return key
+
+
+def roll(tenant_id: UUID, prefix: str, overlap: timedelta) -> tuple[ApiKey, str]:
+    """A new key like the old one, which goes on for `overlap`. Raises Refused: 404, 409 if that is over."""
+    with transaction.atomic():
+        now = timezone.now()
+        old = ApiKey.all_tenants.select_for_update().filter(tenant_id=tenant_id, prefix=prefix).first()
+        if old is None:
+            raise not_found(f"There is no API key hth_{prefix}_… of yours.")
+        if old.revoked_at or (old.expires_at and old.expires_at <= now):
+            raise Refused(409, "key_over", "This key was revoked or has expired. Make a new one.")
+        same = {name: getattr(old, name) for name in ("name", "scopes", "expires_at", *LIMITS)}
+        new = issue(tenant_id, **same)
+        _end(old, now + overlap)
+        return new
+
+
+def _end(key: ApiKey, at: datetime) -> None:
+    key.expires_at = min(key.expires_at or at, at)
+    key.save(update_fields=["expires_at"])
+
+
+def revoke(tenant_id: UUID, prefix: str) -> None:
+    """From now on; twice is as good as once. Raises Refused(404)."""
+    one(tenant_id, prefix).revoke()

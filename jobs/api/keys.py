@@ -1,0 +1,102 @@
+"""/api/v1/keys: a tenant's API keys, for one with the scope `manage`. A key's text is shown once, where it is made."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import issuing
+from accounts.models import ApiKey
+from jobs.api.access import MANAGE
+from jobs.api.assets import Pages, checked
+from storage.assets import WHEN
+
+OVERLAP_S = (0, 30 * 24 * 3600)
+
+
+class Limits(serializers.Serializer):  # type: ignore[misc]
+    """null: none of the key's own."""
+
+    max_queued = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, required=False)
+    max_running = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, required=False)
+    requests_per_10s = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, required=False)
+    gpu_s_a_month = serializers.IntegerField(min_value=0, max_value=2**63 - 1, allow_null=True, required=False)
+    cost_a_month = serializers.DecimalField(14, 2, min_value=0, allow_null=True, required=False)
+
+
+class Changed(Limits):
+    name = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(ApiKey.Scope.values), required=False, allow_empty=False
+    )
+    expires_at = serializers.DateTimeField(allow_null=True, required=False)
+
+    def validate_scopes(self, value: list[str]) -> list[str]:
+        return sorted(set(value))
+
+
+class New(Changed):
+    scopes = serializers.ListField(child=serializers.ChoiceField(ApiKey.Scope.values), allow_empty=False)
+
+
+class Rolled(serializers.Serializer):  # type: ignore[misc]
+    overlap_s = serializers.IntegerField(min_value=OVERLAP_S[0], max_value=OVERLAP_S[1], default=24 * 3600)
+
+
+class Managed(APIView):  # type: ignore[misc]
+    scope = MANAGE
+
+
+class Keys(Managed):
+    def get(self, request: Request) -> Response:
+        pages = Pages()
+        keys = ApiKey.all_tenants.filter(tenant_id=request.user.tenant_id)
+        page = pages.paginate_queryset(keys, request, self)
+        return pages.get_paginated_response([shown(key) for key in page])
+
+    def post(self, request: Request) -> Response:
+        key, text = issuing.issue(request.user.tenant_id, **checked(New, request.data))
+        return Response(shown(key) | {"key": text}, 201)
+
+
+class OneKey(Managed):
+    def get(self, request: Request, prefix: str) -> Response:
+        return Response(shown(issuing.one(request.user.tenant_id, prefix)))
+
+    def patch(self, request: Request, prefix: str) -> Response:
+        return Response(shown(issuing.change(request.user.tenant_id, prefix, **checked(Changed, request.data))))
+
+    def delete(self, request: Request, prefix: str) -> Response:
+        """It is revoked; jobs that it submitted go on."""
+        issuing.revoke(request.user.tenant_id, prefix)
+        return Response(status=204)
+
+
+class Roll(Managed):
+    def post(self, request: Request, prefix: str) -> Response:
+        overlap = timedelta(seconds=checked(Rolled, request.data)["overlap_s"])
+        key, text = issuing.roll(request.user.tenant_id, prefix, overlap)
+        return Response(shown(key) | {"key": text}, 201)
+
+
+def shown(key: ApiKey) -> dict[str, Any]:
+    over = key.revoked_at or (key.expires_at and key.expires_at <= timezone.now())
+    dates = ("created_at", "last_used_at", "expires_at", "revoked_at")
+    return {
+        "prefix": key.prefix,
+        "name": key.name,
+        "scopes": key.scopes,
+        "good": not over,
+        **limits(key),
+        **{name: at and at.strftime(WHEN) for name in dates for at in [getattr(key, name)]},
+    }
+
+
+def limits(of: Any) -> dict[str, Any]:
+    """Of a tenant or a key."""
+    cost = of.cost_a_month
+    return {name: getattr(of, name) for name in issuing.LIMITS} | {"cost_a_month": None if cost is None else str(cost)}

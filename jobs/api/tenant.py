@@ -1,0 +1,78 @@
+"""/api/v1/me, /endpoints, /usage: who the caller is, what it may use, and what it used."""
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.errors import not_found
+from accounts.models import ApiKey, Tenant
+from jobs import history, report
+from jobs.api.assets import checked
+from jobs.api.keys import limits, shown
+from jobs.models import Grant
+
+
+class Me(APIView):  # type: ignore[misc]
+    def get(self, request: Request) -> Response:
+        tenant = Tenant.objects.get(pk=request.user.tenant_id)
+        return Response(
+            {
+                "tenant": {"id": str(tenant.pk), "name": tenant.name}
+                | limits(tenant)
+                | {"max_stored_bytes": tenant.max_stored_bytes},
+                "key": shown(ApiKey.all_tenants.get(pk=request.user.key_id)),
+            }
+        )
+
+
+def _grants(request: Request) -> Any:
+    grants = Grant.all_tenants.filter(tenant_id=request.user.tenant_id)
+    return grants.select_related("endpoint").order_by("endpoint__name")
+
+
+class Endpoints(APIView):  # type: ignore[misc]
+    def get(self, request: Request) -> Response:
+        return Response({"results": [endpoint(grant) for grant in _grants(request)]})
+
+
+class OneEndpoint(APIView):  # type: ignore[misc]
+    def get(self, request: Request, name: str) -> Response:
+        """With its health: the caller's jobs and all workers, counted."""
+        grant = _grants(request).filter(endpoint__name=name).first()
+        if grant is None:
+            raise not_found(f"There is no endpoint {name!r} that this API key may use.")
+        return Response(endpoint(grant) | history.health_of(grant.pk, grant.endpoint_id))
+
+
+def endpoint(grant: Grant) -> dict[str, Any]:
+    at = grant.endpoint
+    price = at.price if grant.price is None else grant.price
+    return {
+        "name": at.name,
+        "url": f"{settings.HEARTH_URL}/v2/{at.name}",
+        "dialect": at.dialect,
+        "mode": at.mode,
+        "message": at.message or None,
+        "weight": grant.weight,
+        "max_running": grant.max_running,
+        "price": None if price is None else str(price),
+        "currency": settings.CURRENCY or None,
+    }
+
+
+class Asked(serializers.Serializer):  # type: ignore[misc]
+    month = serializers.CharField(max_length=7, help_text="2026-10; UTC.")
+    daily = serializers.BooleanField(default=False)
+
+
+class Usage(APIView):  # type: ignore[misc]
+    def get(self, request: Request) -> Response:
+        """Of a month, by endpoint and key, and by day if `daily`: what `usage_report` tells the operator."""
+        asked = checked(Asked, request.query_params)
+        tenant = Tenant.objects.get(pk=request.user.tenant_id)
+        used = report.used(report.month_of(asked["month"]), tenant, daily=asked["daily"])
+        return Response({"currency": settings.CURRENCY or None, "results": list(used)})

@@ -1,0 +1,130 @@
+"""A tenant's job history: which jobs a search finds, newest first, and one with all that was kept of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db.models import Exists, F, Func, OuterRef, QuerySet, TextField, Value
+
+from jobs import absent
+from jobs.history import queued, result, timeline
+from jobs.ids import parse_job_id
+from jobs.models import Attempt, Deletion, Job, Payload
+from jobs.states import State
+from jobs.waits import why
+from storage.assets import WHEN
+
+WITH_ERROR = (State.FAILED, State.TIMED_OUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Empty: any. `since`, `until` (without it): by the time in a job's id, to the ms. `key`: an API key's prefix.
+    `error`: a part of what went wrong, in capitals or not."""
+
+    states: Sequence[str] = ()
+    endpoint: str = ""
+    key: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    error: str = ""
+
+
+def found(tenant_id: UUID, search: Search) -> QuerySet[Job]:
+    jobs = _visible(tenant_id)
+    if search.states:
+        jobs = jobs.filter(state__in=search.states)
+    if search.endpoint:
+        jobs = jobs.filter(endpoint__name=search.endpoint)
+    if search.key:
+        jobs = jobs.filter(api_key__tenant=tenant_id, api_key__prefix=search.key)
+    if search.since:
+        jobs = jobs.filter(pk__gte=_first_id(search.since))
+    if search.until:
+        jobs = jobs.filter(pk__lt=_first_id(search.until))
+    if search.error:
+        text = Func(F("payload__error"), Value("UTF8"), function="convert_from", output_field=TextField())
+        jobs = jobs.annotate(why=text).filter(state__in=WITH_ERROR, why__icontains=search.error)
+    return jobs
+
+
+def _first_id(at: datetime) -> UUID:
+    """No job of this time or later has a smaller id: they are UUIDs of version 7, which begin with the ms."""
+    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
+
+
+def _visible(tenant_id: UUID) -> QuerySet[Job]:
+    """All but those whose deletion was asked for, which may take a while."""
+    asked = Deletion.all_tenants.filter(job_id=OuterRef("pk"))
+    return Job.all_tenants.filter(~Exists(asked), tenant_id=tenant_id).select_related("endpoint", "api_key")
+
+
+def one(tenant_id: UUID, api_key: int, text: str) -> Job:
+    """Raises Refused: 404, 410."""
+    job = parse_job_id(text)
+    if job is None:
+        raise absent.no_job(text, where="")
+    row = _visible(tenant_id).filter(pk=job.uuid, sync=job.sync).first()
+    if row is None:
+        raise absent.why(api_key, job)
+    return row
+
+
+def shown(job: Job) -> dict[str, Any]:
+    """As a list has it."""
+    key = job.api_key
+    return {
+        "id": job.public_id,
+        "endpoint": job.endpoint.name,
+        "status": job.state,
+        "priority": job.priority,
+        "key": {"prefix": key.prefix, "name": key.name} if key else None,
+        "created_at": _when(job.created_at),
+        "started_at": _when(job.started_at),
+        "finished_at": _when(job.finished_at),
+        "delay_ms": job.delay_ms,
+        "execution_ms": job.execution_ms,
+        "worker": job.worker_name or None,
+        "attempts": job.attempt,
+        "retries": job.retries,
+    }
+
+
+def told(job: Job, *, with_input: bool) -> dict[str, Any]:
+    """All of it; what was deleted of it by then is None, and `payload_deleted_at` says when."""
+    known = result(job.pk).fields() if job.payload_gone_at is None else {}
+    given = Payload.objects.values_list("input", flat=True).get(pk=job.pk) if with_input and known else b"null"
+    return {
+        **shown(job),
+        "attempts": [_attempt(attempt) for attempt in Attempt.objects.filter(job=job).order_by("number")],
+        "timeline": timeline(job),
+        "queue": why(queued(job)) if job.state == State.IN_QUEUE else None,
+        "output": _json(known.get("output")),
+        "error": _json(known.get("error")),
+        **({"input": orjson.loads(bytes(given))} if with_input else {}),
+        "payload_deleted_at": _when(job.payload_gone_at),
+    }
+
+
+def _json(fragment: Any) -> Any:
+    return None if fragment is None else orjson.loads(orjson.dumps(fragment))
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "worker": attempt.worker_name or None,
+        "outcome": attempt.outcome or None,
+        "handed_at": _when(attempt.handed_at),
+        "started_at": _when(attempt.started_at),
+        "ended_at": _when(attempt.ended_at),
+        "gpu_ms": attempt.gpu_ms,
+        "cost": None if attempt.cost is None else str(attempt.cost),
+    }
+
+
+def _when(at: datetime | None) -> str | None:
+    return at.strftime(WHEN) if at else None
