@@ -68,7 +68,8 @@ def _faults(detail: Any, field: str) -> Iterator[str]:
     """A serializer's errors as sentences that name the field."""
     if isinstance(detail, dict):
         for name, inner in detail.items():
-            yield from _faults(inner, name if name != "non_field_errors" else "")
+            own = name if isinstance(name, str) else field  # an int: where it is in a list
+            yield from _faults(inner, own if own != "non_field_errors" else "")
     elif isinstance(detail, list):
         for inner in detail:
             yield from _faults(inner, field)

@@ -26,7 +26,9 @@ def stranger(globex: Api) -> V1:
 
 
 def listed(v1: V1, **params: Any) -> list[str]:
-    return [job["id"] for job in v1.get("jobs", **params)["results"]]
+    answered = v1.call("GET", "jobs", params=params)
+    assert answered.status_code == 200, answered.text
+    return [job["id"] for job in answered.json()["results"]]
 
 
 def fail(acme: Api, error: bytes) -> str:
