@@ -50,8 +50,8 @@ def test_a_task_is_handed_out_once(broker: NotifyBroker) -> None:
 
 
 def test_a_waiting_pusher_is_woken_by_the_commit(broker: NotifyBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hearth.broker.POLL_S", 60.0)
     broker.dequeue()  # it listens from here on
+    monkeypatch.setattr("hearth.broker.POLL_S", 60.0)
     sent: list[float] = []
 
     def send() -> None:
