@@ -83,6 +83,7 @@ app = Starlette(
         Prefix("/v2", json_app([*runpod.ROUTES, *fleet.ROUTES])),
         Prefix("/hooks", json_app([*hooks.ROUTES])),
         Route(news.PATH, json_app([*news.ROUTES])),  # this path alone: what else is under /api/v1 is Django's
+        Route(news.ADMIN_PATH, json_app([*news.ADMIN_ROUTES])),  # the same of /admin
         Route("/healthz", healthz, methods=["GET"]),
         Prefix("/", django_app()),
     ],

@@ -13,7 +13,7 @@ from jobs import history
 from jobs.admin.shown import READ_BYTES, duration, pretty
 from jobs.models import Attempt, Delivery, Event, Job, Receipt
 from jobs.models.webhook import address
-from jobs.states import State
+from jobs.states import FINAL, State
 from jobs.waits import why as waits_for
 from jobs.webhooks.look import goes_to, last_outcome, with_last_try
 from storage.admin import preview
@@ -45,10 +45,11 @@ def label(text: str, kind: str, colours: Labels) -> str:
 
 
 def job_page(job: Job) -> dict[str, Any]:
+    """`is_live`: it goes on as the job does (live.js)."""
     waits = waits_for(history.queued(job)) if job.state == State.IN_QUEUE else None
     tables = {"timeline": timeline(job), "attempts": attempts(job), "deliveries": deliveries(job)}
     tables |= {"receipts": receipts(job)}
-    return {"waits": waits, "files": files(job), **tables, **payload(job)}
+    return {"is_live": job.state not in FINAL, "waits": waits, "files": files(job), **tables, **payload(job)}
 
 
 def timeline(job: Job) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""/api/v1/jobs/<id>/events: a job's news as Server-Sent Events, from where its reader left off until the job ends."""
+"""A job's news as Server-Sent Events, from where its reader left off until the job ends: for its tenant at
+/api/v1/jobs/<id>/events, for operators beside the job's page in the admin."""
 
 import asyncio
 import random
@@ -14,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from accounts.errors import Refused, bad_request
 from jobs import absent, following
+from jobs.admin.watch import check_watcher
 from jobs.following import News, Reading, Seen
 from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import READ
@@ -22,7 +24,8 @@ from jobs.wire.answers import key_of
 from jobs.wire.call import verb
 from jobs.wire.rates import limited
 
-PATH = "/api/v1/jobs/{job}/events"
+PATH, ADMIN_PATH = "/api/v1/jobs/{job}/events", "/admin/jobs/job/{job:uuid}/events"
+OPERATORS = UUID(int=0)  # all of them, where streams are counted by tenant
 MOST_STREAMS = 10_000  # of a tenant, in one process
 LIFE_S = 3600.0  # then the client is to connect again, and its key is looked at again
 BEAT_S = 15.0
@@ -50,7 +53,16 @@ async def events(request: Request) -> Response:
 
 
 async def _events(request: Request) -> Response:
-    job, tenant = _job_id(request).uuid, request.state.caller.tenant_id
+    return await _stream(request, _job_id(request).uuid, request.state.caller.tenant_id)
+
+
+async def watched(request: Request) -> Response:
+    job: UUID = request.path_params["job"]
+    await verb(check_watcher, request.cookies, job)
+    return await _stream(request, job, OPERATORS)
+
+
+async def _stream(request: Request, job: UUID, tenant: UUID) -> Response:
     last = LAST_ID.fullmatch(request.headers.get("last-event-id", ""))
     seen = Seen(lines=int(last[1]) if last else 0, preview=_previews(request))
     if last and last[2] and _is_all(await verb(following.read, job, seen)):
@@ -142,3 +154,4 @@ def _job_id(request: Request) -> JobId:
 
 _admitted = limited(_events, "status", READ)
 ROUTES = [Route(PATH, events, methods=["GET"])]
+ADMIN_ROUTES = [Route(ADMIN_PATH, watched, methods=["GET"])]

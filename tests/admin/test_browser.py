@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 from PIL import Image, ImageColor
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from accounts.models import ApiKey, User
 from jobs.admin.usage import COLOURS, today
@@ -31,32 +31,35 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
+def chromium() -> Iterator[Browser]:
+    """One for all tests of a module: it takes longest to start."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not found:
         pytest.fail("The admin was NOT tested in a browser: there is no chromium. Debian: apt-get install -y chromium")
-    return found
+    with pytest.MonkeyPatch.context() as patched, sync_playwright() as playwright:
+        patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright's loop is in this thread, but not under the tests
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def page(chromium: str, web: Any, operator: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(chromium: Browser, web: Any, operator: User) -> Iterator[Page]:
     """Signed in. What the browser could not load or run fails the test at its end."""
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright's loop is in this thread, but not under the tests
     operator.set_password(PASSWORD)
     operator.save()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        made = browser.new_page(base_url=web.url, viewport={"width": 1440, "height": 900})
-        faults: list[str] = []
-        made.on("pageerror", lambda error: faults.append(str(error)))
-        made.on("response", lambda response: faults.append(response.url) if response.status >= 400 else None)
-        made.goto("/admin/")
-        made.fill("#id_username", operator.username)
-        made.fill("#id_password", PASSWORD)
-        made.click("button[type=submit]")
-        made.wait_for_url("/admin/")
-        yield made
-        browser.close()
+    context = chromium.new_context(base_url=web.url, viewport={"width": 1440, "height": 900})
+    made = context.new_page()
+    faults: list[str] = []
+    made.on("pageerror", lambda error: faults.append(str(error)))
+    made.on("response", lambda response: faults.append(response.url) if response.status >= 400 else None)
+    made.goto("/admin/")
+    made.fill("#id_username", operator.username)
+    made.fill("#id_password", PASSWORD)
+    made.click("button[type=submit]")
+    made.wait_for_url("/admin/")
+    yield made
+    context.close()
     assert not faults
 
 
