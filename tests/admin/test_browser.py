@@ -65,7 +65,7 @@ def page(chromium: Browser, web: Any, operator: User) -> Iterator[Page]:
 
 def look(page: Page, text: str, to: Path) -> None:
     """Waits for the text and keeps a picture, which must have the many colours of a page with its styles."""
-    page.wait_for_selector(f"text={text}")
+    page.wait_for_selector(f"text={text} >> visible=true")
     page.screenshot(path=to)
     with Image.open(to) as picture:
         assert len(picture.convert("RGB").getcolors(2**24) or ()) > 100, f"{to} looks empty"
