@@ -160,6 +160,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_q",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "accounts",
     "storage",
     "jobs",
@@ -202,6 +204,18 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "jobs.api.access.AlwaysJson",
     "EXCEPTION_HANDLER": "jobs.api.errors.answer",
     "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Hearth",
+    "VERSION": "1",
+    "DESCRIPTION": "RunPod's serverless API under /v2, and under /api/v1 what it has not: history, files, keys, usage.",
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": ["jobs.api.schema.with_wire"],
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from drf_spectacular.utils import PolymorphicProxySerializer
 from rest_framework import serializers
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import BaseParser, JSONParser, MultiPartParser
@@ -18,6 +19,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.errors import Refused, bad_request
+from jobs.api import shapes
 from jobs.api.access import media_type
 from jobs.ids import parse_job_id, public_id
 from jobs.models import Job
@@ -66,9 +68,37 @@ class Pages(CursorPagination):  # type: ignore[misc]
     page_size_query_param = "limit"
 
 
+class Paged(serializers.Serializer):  # type: ignore[misc]
+    """What every list takes."""
+
+    cursor = serializers.CharField(required=False, help_text="As in `next`.")
+    limit = serializers.IntegerField(min_value=1, max_value=Pages.max_page_size, default=Pages.page_size)
+
+
+class OfList(Paged):
+    source = serializers.ChoiceField(Asset.Source.choices, required=False)
+    job = serializers.CharField(required=False, help_text="Files of this job.")
+
+
+FORM_OF_FILE = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}, "name": {"type": "string"}},
+    "required": ["file"],
+}
+GIVEN = {
+    JSONParser.media_type: Announced,
+    MultiPartParser.media_type: FORM_OF_FILE,
+    NO_TYPE: {"type": "string", "format": "binary"},
+}
+MADE = PolymorphicProxySerializer("FileOrUpload", [shapes.AnAsset, shapes.ToUpload], None)
+
+
 class Assets(APIView):  # type: ignore[misc]
     parser_classes = (JSONParser, MultiPartParser, Raw)
 
+    @shapes.answers(
+        "Files, newest first", shapes.page(shapes.AnAsset), query=OfList, errors=(400, 404), name="assets_list"
+    )
     def get(self, request: Request) -> Response:
         found = assets.of_tenant(request.user.tenant_id).select_related("blob__bucket")
         source, job = request.query_params.get("source"), request.query_params.get("job")
@@ -82,6 +112,7 @@ class Assets(APIView):  # type: ignore[misc]
         pages = Pages()
         return pages.get_paginated_response(shown(pages.paginate_queryset(found, request, self)))
 
+    @shapes.answers("Upload a file, or announce one", MADE, 201, given=GIVEN, query=About, errors=(400, 413, 415))
     def post(self, request: Request) -> Response:
         """JSON announces a file, to be PUT to S3; a form has one as `file`; a body of any other type is one itself."""
         kind = media_type(request.content_type)
@@ -152,18 +183,21 @@ def plain_type(given: str) -> str:
 
 
 class OneAsset(APIView):  # type: ignore[misc]
+    @shapes.answers("A file", shapes.AnAsset, errors=(404, 410))
     def get(self, request: Request, asset: UUID) -> Response:
         found = assets.of_tenant(request.user.tenant_id).select_related("blob__bucket").filter(pk=asset).first()
         if found is None:
             raise assets.no_asset(request.user.tenant_id, asset)
         return Response(shown([found])[0])
 
+    @shapes.answers("Delete a file", None, 204, errors=(404, 410))
     def delete(self, request: Request, asset: UUID) -> Response:
         assets.delete(request.user.tenant_id, asset)
         return Response(status=204)
 
 
 class Complete(APIView):  # type: ignore[misc]
+    @shapes.answers("An announced file has been PUT", shapes.AnAsset, errors=(400, 404, 409, 410, 415, 422))
     def post(self, request: Request, asset: UUID) -> Response:
         request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
         return Response(shown([assets.complete(request.user.tenant_id, asset)])[0])

@@ -8,7 +8,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from jobs import absent, search
-from jobs.api.assets import Pages, checked
+from jobs.api import shapes
+from jobs.api.assets import Paged, Pages, checked
 from jobs.deletion import delete_job
 from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import cancel_job, retry_job
@@ -36,7 +37,18 @@ class Filters(serializers.Serializer):  # type: ignore[misc]
         return states
 
 
+class OfOne(serializers.Serializer):  # type: ignore[misc]
+    input = serializers.BooleanField(default=False, help_text="Whether the input comes with it, which may be large.")
+
+
+class OfList(Paged, Filters):
+    """All that the list takes."""
+
+
 class Jobs(APIView):  # type: ignore[misc]
+    @shapes.answers(
+        "Jobs, newest first", shapes.page(shapes.ListedJob), query=OfList, errors=(400, 404), name="jobs_list"
+    )
     def get(self, request: Request) -> Response:
         given = checked(Filters, request.query_params)
         wanted = search.Search(states=given.pop("status", ()), **given)
@@ -46,11 +58,12 @@ class Jobs(APIView):  # type: ignore[misc]
 
 
 class OneJob(APIView):  # type: ignore[misc]
+    @shapes.answers("A job with all that was kept of it", shapes.OneJob, query=OfOne, errors=(404, 410))
     def get(self, request: Request, job: str) -> Response:
-        """`?input=true` has the input with it, which may be large."""
         found = _found(request, job)
-        return Response(search.told(found, with_input=request.query_params.get("input") == "true"))
+        return Response(search.told(found, with_input=checked(OfOne, request.query_params)["input"]))
 
+    @shapes.answers("Delete a job, and all that is its own", shapes.Receipt, 202, errors=(404, 410))
     def delete(self, request: Request, job: str) -> Response:
         """202: it cannot be read any more; the receipt says how far its deletion is."""
         found = _own(request, job)
@@ -58,12 +71,14 @@ class OneJob(APIView):  # type: ignore[misc]
 
 
 class Cancel(APIView):  # type: ignore[misc]
+    @shapes.answers("End a job", shapes.Moved, errors=(404, 410))
     def post(self, request: Request, job: str) -> Response:
         found = _found(request, job)
         return Response({"id": found.public_id, "status": cancel_job(found.pk, BY)})
 
 
 class Retry(APIView):  # type: ignore[misc]
+    @shapes.answers("Queue a job that failed again", shapes.Moved, errors=(404, 409, 410))
     def post(self, request: Request, job: str) -> Response:
         found = _found(request, job)
         return Response({"id": found.public_id, "status": retry_job(found.pk, BY)})

@@ -11,8 +11,9 @@ from rest_framework.views import APIView
 
 from accounts import issuing
 from accounts.models import ApiKey
+from jobs.api import shapes
 from jobs.api.access import MANAGE
-from jobs.api.assets import Pages, checked
+from jobs.api.assets import Paged, Pages, checked
 from storage.assets import WHEN
 
 OVERLAP_S = (0, 30 * 24 * 3600)
@@ -52,24 +53,29 @@ class Managed(APIView):  # type: ignore[misc]
 
 
 class Keys(Managed):
+    @shapes.answers("API keys, newest first", shapes.page(shapes.AKey), query=Paged, errors=(404,), name="keys_list")
     def get(self, request: Request) -> Response:
         pages = Pages()
         keys = ApiKey.all_tenants.filter(tenant_id=request.user.tenant_id)
         page = pages.paginate_queryset(keys, request, self)
         return pages.get_paginated_response([shown(key) for key in page])
 
+    @shapes.answers("Make a key", shapes.NewKey, 201, given=New, errors=(400, 409, 415))
     def post(self, request: Request) -> Response:
         key, text = issuing.issue(request.user.tenant_id, **checked(New, request.data))
         return Response(shown(key) | {"key": text}, 201)
 
 
 class OneKey(Managed):
+    @shapes.answers("A key", shapes.AKey, errors=(404,))
     def get(self, request: Request, prefix: str) -> Response:
         return Response(shown(issuing.one(request.user.tenant_id, prefix)))
 
+    @shapes.answers("Change a key", shapes.AKey, given=Changed, errors=(400, 404, 415))
     def patch(self, request: Request, prefix: str) -> Response:
         return Response(shown(issuing.change(request.user.tenant_id, prefix, **checked(Changed, request.data))))
 
+    @shapes.answers("Revoke a key", None, 204, errors=(404,))
     def delete(self, request: Request, prefix: str) -> Response:
         """It is revoked; jobs that it submitted go on."""
         issuing.revoke(request.user.tenant_id, prefix)
@@ -77,6 +83,7 @@ class OneKey(Managed):
 
 
 class Roll(Managed):
+    @shapes.answers("A new key in place of this one", shapes.NewKey, 201, given=Rolled, errors=(400, 404, 409, 415))
     def post(self, request: Request, prefix: str) -> Response:
         overlap = timedelta(seconds=checked(Rolled, request.data)["overlap_s"])
         key, text = issuing.roll(request.user.tenant_id, prefix, overlap)

@@ -11,12 +11,14 @@ from rest_framework.views import APIView
 from accounts.errors import not_found
 from accounts.models import ApiKey, Tenant
 from jobs import history, report
+from jobs.api import shapes
 from jobs.api.assets import checked
 from jobs.api.keys import limits, shown
 from jobs.models import Grant
 
 
 class Me(APIView):  # type: ignore[misc]
+    @shapes.answers("The tenant and the key", shapes.Me)
     def get(self, request: Request) -> Response:
         tenant = Tenant.objects.get(pk=request.user.tenant_id)
         return Response(
@@ -35,11 +37,13 @@ def _grants(request: Request) -> Any:
 
 
 class Endpoints(APIView):  # type: ignore[misc]
+    @shapes.answers("The endpoints that you may use", shapes.Endpoints, name="endpoints_list")
     def get(self, request: Request) -> Response:
         return Response({"results": [endpoint(grant) for grant in _grants(request)]})
 
 
 class OneEndpoint(APIView):  # type: ignore[misc]
+    @shapes.answers("An endpoint with its health", shapes.OneEndpoint, errors=(404,))
     def get(self, request: Request, name: str) -> Response:
         """With its health: the caller's jobs and all workers, counted."""
         grant = _grants(request).filter(endpoint__name=name).first()
@@ -70,6 +74,7 @@ class Asked(serializers.Serializer):  # type: ignore[misc]
 
 
 class Usage(APIView):  # type: ignore[misc]
+    @shapes.answers("What a month used", shapes.UsageOf, query=Asked, errors=(400,))
     def get(self, request: Request) -> Response:
         """Of a month, by endpoint and key, and by day if `daily`: what `usage_report` tells the operator."""
         asked = checked(Asked, request.query_params)

@@ -1,0 +1,147 @@
+"""/api/schema/: the OpenAPI document of all that clients call, the wire API under /v2 too; /api/docs/ shows it."""
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.plumbing import build_bearer_security_scheme_object
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from jobs.states import State
+
+SECURITY: list[dict[str, list[str]]] = [{"apiKey": []}]
+WORKFLOW = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out"}},
+}
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):
+    target_class = "jobs.api.access.ApiKeyAuthentication"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return build_bearer_security_scheme_object(
+            header_name="Authorization", token_prefix="Bearer", bearer_format="hth_…"
+        )
+
+
+class Schema(SpectacularAPIView):
+    authentication_classes = ()
+
+
+class Docs(SpectacularSwaggerView):
+    authentication_classes = ()
+    url_name = "schema"
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(schema: Any, description: str = "", example: Any = None) -> dict[str, Any]:
+    media: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        media["example"] = example
+    return {"description": description, "content": {"application/json": media}}
+
+
+MS = {"type": "integer", "minimum": 0, "description": "Milliseconds."}
+SUBMISSION = {
+    "type": "object",
+    "description": "As RunPod takes it. Fields that are not here are ignored.",
+    "required": ["input"],
+    "properties": {
+        "input": {"description": "For ComfyUI an object with `workflow`; for an endpoint of dialect raw anything."},
+        "webhook": {"type": "string", "format": "uri", "description": "Told of the job's end."},
+        "policy": {
+            "type": "object",
+            "properties": {"executionTimeout": MS, "ttl": MS, "lowPriority": {"type": "boolean"}},
+        },
+        "s3Config": {"type": "object", "description": "Where this job's files go."},
+        "storage": {"type": "string", "description": "The name of the bucket of yours where they go."},
+    },
+    "example": {"input": {"workflow": WORKFLOW}},
+}
+STATUS = {
+    "type": "object",
+    "required": ["id", "status"],
+    "properties": {
+        "id": {"type": "string"},
+        "status": {"type": "string", "enum": list(State)},
+        "delayTime": MS,
+        "executionTime": MS,
+        "output": {"description": "As the worker gave it; of ComfyUI `files`, `datas`, `assets`."},
+        "error": {"description": "What went wrong."},
+        "workerId": {"type": "string"},
+        "queue": _ref("Waits"),
+    },
+    "example": {"id": "01a20f1c-…-e1", "status": "COMPLETED", "delayTime": 12, "executionTime": 2140, "output": {}},
+}
+MOVED = {
+    "type": "object",
+    "required": ["id", "status"],
+    "properties": {"id": {"type": "string"}, "status": {"type": "string", "enum": list(State)}},
+}
+COUNTS = {"type": "object", "additionalProperties": {"type": "integer"}}
+HEALTH = {"type": "object", "required": ["jobs", "workers"], "properties": {"jobs": COUNTS, "workers": COUNTS}}
+STREAM = {
+    "allOf": [_ref("JobStatus")],
+    "required": ["stream"],
+    "properties": {"stream": {"type": "array", "items": {"type": "object", "properties": {"output": {}}}}},
+}
+REQUESTS = {
+    "type": "object",
+    "required": ["requests"],
+    "properties": {"requests": {"type": "array", "items": _ref("JobStatus")}},
+}
+PURGED = {
+    "type": "object",
+    "required": ["removed", "status"],
+    "properties": {"removed": {"type": "integer"}, "status": {"type": "string"}},
+}
+EVENTS = {"type": "string", "description": "Server-Sent Events: state, queue, progress, preview, output, end."}
+
+JOB = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
+ENDPOINT = {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}}
+ONCE = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
+WAIT = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 1000, "maximum": 300_000}}
+
+# (method, path under /v2/{endpoint}, summary, parameters, whether a submission is sent, answer, further refusals)
+WIRE: list[tuple[str, str, str, list[dict[str, Any]], bool, dict[str, Any], tuple[int, ...]]] = [
+    ("post", "run", "Queue a job", [ONCE], True, _ref("JobMoved"), (400, 409, 413, 422)),
+    ("post", "runsync", "Queue a job and wait", [ONCE, WAIT], True, _ref("JobStatus"), (400, 409, 413, 422)),
+    ("get", "status/{job}", "A job's state and result", [JOB], False, _ref("JobStatus"), (404, 410)),
+    ("get", "status-sync/{job}", "The same, once it has ended", [JOB, WAIT], False, _ref("JobStatus"), (404, 410)),
+    ("get", "stream/{job}", "What it yielded since the last read", [JOB], False, STREAM, (404, 410)),
+    ("post", "cancel/{job}", "End a job", [JOB], False, _ref("JobMoved"), (404, 410)),
+    ("post", "retry/{job}", "Queue a job that failed again", [JOB], False, _ref("JobMoved"), (404, 409, 410)),
+    ("post", "purge-queue", "Cancel all queued jobs", [], False, PURGED, (404,)),
+    ("get", "health", "Jobs and workers, counted", [], False, HEALTH, (404,)),
+    ("get", "requests", "The latest 100 jobs", [], False, REQUESTS, (404,)),
+]
+
+
+def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The document, with what Starlette serves beside Django."""
+    result["components"]["schemas"] |= {"Submission": SUBMISSION, "JobStatus": STATUS, "JobMoved": MOVED}
+    for method, path, summary, parameters, submits, answer, refusals in WIRE:
+        operation = _operation(f"v2_{path.split('/')[0]}", summary, ["RunPod"], answer, refusals)
+        operation["parameters"] = [ENDPOINT, *parameters]
+        if submits:
+            operation["requestBody"] = {"required": True, "content": _json(_ref("Submission"))["content"]}
+        result["paths"].setdefault(f"/v2/{{endpoint}}/{path}", {})[method] = operation
+    events = _operation("jobs_events", "A job's news as it happens", ["jobs"], EVENTS, (404, 410))
+    events["responses"]["200"]["content"] = {"text/event-stream": {"schema": EVENTS}}
+    result["paths"]["/api/v1/jobs/{job}/events"] = {"get": events | {"parameters": [JOB]}}
+    return result
+
+
+def _operation(name: str, summary: str, tags: list[str], answer: Any, refusals: tuple[int, ...]) -> dict[str, Any]:
+    errors = {str(status): _json(_ref("Error")) for status in sorted({401, 403, 429, 503, *refusals})}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "tags": tags,
+        "security": SECURITY,
+        "responses": {"200": _json(answer), **errors},
+    }
