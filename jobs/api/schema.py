@@ -4,7 +4,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import build_bearer_security_scheme_object
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 from jobs.states import State
 
@@ -15,7 +15,7 @@ WORKFLOW = {
 }
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "jobs.api.access.ApiKeyAuthentication"
     name = "apiKey"
 
@@ -25,7 +25,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):
         )
 
 
-class Schema(SpectacularAPIView):
+class Schema(SpectacularJSONAPIView):
     authentication_classes = ()
 
 
