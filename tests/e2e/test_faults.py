@@ -58,6 +58,14 @@ def number_of(found: dict[str, Any]) -> str:
     return str(found["workerId"]).split("-")[1]
 
 
+def reached_a_worker(events: list[str]) -> list[str]:
+    """Without the hand-overs that reached none: a poll that a worker cuts, since it is ill, may be looking into the
+    queue at that moment, and what it finds is undone at once (rules.md 3)."""
+    undone = [place for place, kind in enumerate(events) if kind == "undone"]
+    assert all(events[place - 1] == "handed" for place in undone), events
+    return [kind for place, kind in enumerate(events) if not {place, place + 1} & set(undone)]
+
+
 def fit(acme: TenantClient, seconds: float = 60) -> None:
     """Both workers take jobs, once their ComfyUI is up again, and every job comes to its end."""
     seen: set[str] = set()
@@ -77,7 +85,8 @@ def test_the_job_of_a_killed_comfyui_runs_on_another_worker_within_seconds(two: 
     again = acme.until(job, lambda found: "delayTime" in found and number_of(found) != first, 10)
     assert again["status"] == "IN_PROGRESS"
     assert acme.ended(job)["status"] == "COMPLETED"
-    assert two.events(job) == ["created", "handed", "started", "handed_back", "handed", "started", "completed"]
+    events = reached_a_worker(two.events(job))
+    assert events == ["created", "handed", "started", "handed_back", "handed", "started", "completed"]
     fit(acme)
 
 
