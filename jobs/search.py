@@ -59,7 +59,8 @@ def _first_id(at: datetime) -> UUID:
 def _visible(tenant_id: UUID) -> QuerySet[Job]:
     """All but those whose deletion was asked for, which may take a while."""
     asked = Deletion.all_tenants.filter(job_id=OuterRef("pk"))
-    return Job.all_tenants.filter(~Exists(asked), tenant_id=tenant_id).select_related("endpoint", "api_key")
+    jobs = Job.all_tenants.filter(~Exists(asked), tenant_id=tenant_id)
+    return jobs.select_related("endpoint", "grant__endpoint", "api_key")
 
 
 def one(tenant_id: UUID, api_key: int, text: str) -> Job:
@@ -79,6 +80,7 @@ def shown(job: Job) -> dict[str, Any]:
     return {
         "id": job.public_id,
         "endpoint": job.endpoint.name,
+        "place": job.grant.endpoint.name,
         "status": job.state,
         "priority": job.priority,
         "key": {"prefix": key.prefix, "name": key.name} if key else None,

@@ -64,6 +64,7 @@ class ListedJob(Serializer):  # type: ignore[misc]
 
     id = s.CharField()
     endpoint = s.CharField()
+    place = s.CharField(help_text="The endpoint whose workers run it: another one, if it was moved.")
     status = s.ChoiceField(State.choices)
     priority = s.IntegerField()
     key = KeyOfJob(allow_null=True)

@@ -32,7 +32,7 @@ class Me(APIView):  # type: ignore[misc]
 
 
 def _grants(request: Request) -> Any:
-    grants = Grant.all_tenants.filter(tenant_id=request.user.tenant_id)
+    grants = Grant.all_tenants.filter(tenant_id=request.user.tenant_id, overflow_of=None)
     return grants.select_related("endpoint").order_by("endpoint__name")
 
 

@@ -6,8 +6,9 @@ from decimal import Decimal
 import pytest
 
 from accounts.models import Tenant
-from jobs.models import Endpoint, Grant
+from jobs.models import Endpoint, Grant, Job
 from tests.api.v1 import V1
+from tests.cast import new_place
 from tests.wire.api import Api, finish
 
 
@@ -40,6 +41,18 @@ def test_endpoints_are_those_that_it_may_use(acme: Api, v1: V1, stranger: V1, ow
     Grant.all_tenants.filter(pk=acme.client.grant.pk).update(price=Decimal("0.002"))
     assert v1.get("endpoints")["results"][0]["price"] == "0.002000"
     assert stranger.get("endpoints")["results"][0]["price"] is None
+
+
+def test_where_its_jobs_may_overflow_to_is_no_endpoint_of_his(acme: Api, v1: V1) -> None:
+    own, other = acme.client.grant, new_place()
+    stand_in = {"tenant": own.tenant, "endpoint": other.endpoint, "overflow_of": own}
+    made = Grant.all_tenants.create(**stand_in)
+    assert [one["name"] for one in v1.get("endpoints")["results"]] == [acme.endpoint]
+    v1.refused(404, "not_found", "GET", f"endpoints/{other.name}")
+    job = acme.run()
+    Job.all_tenants.filter(tenant=own.tenant).update(grant=made)
+    (listed,) = v1.get("jobs")["results"]
+    assert (listed["id"], listed["endpoint"], listed["place"]) == (job, acme.endpoint, other.name)
 
 
 def test_one_endpoint_is_told_with_its_health_and_the_operators_message(acme: Api, v1: V1) -> None:
