@@ -312,6 +312,9 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {"httpx": {"level": "WARNING"}},  # it has a line for each request
+    "loggers": {
+        "httpx": {"level": "WARNING"},  # it has a line for each request
+        **{name: {"level": "INFO"} for name in ("boto3", "botocore", "urllib3")},  # below that they tell signatures
+    },
     "root": {"handlers": ["stderr"], "level": env.str("HEARTH_LOG_LEVEL", default="INFO")},
 }
