@@ -121,6 +121,16 @@ def test_all_it_writes_is_below_the_prefix_and_the_tenant() -> None:
     assert sum("X-Amz-Signature" in asked.path for asked in server.asked) == 2
 
 
+def test_nothing_that_is_asked_has_the_newer_checksums_which_some_s3s_refuse() -> None:
+    """R2, Google and older MinIOs answer 400 or 501 to what boto3 sends by default."""
+    with serving(S3()) as server:
+        assert check(place(server.url), "acme").fault == ""
+    said = [f"{name}: {value}".lower() for asked in server.asked for name, value in asked.headers.items()]
+    said += [asked.path.lower() for asked in server.asked]
+    assert len(said) > 20
+    assert not [text for text in said if "checksum" in text or "x-amz-trailer" in text or "aws-chunked" in text]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

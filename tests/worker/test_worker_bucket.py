@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.storage.fault_server import Reply, serving
 from tests.worker.fakes import FakeComfy, free_port, handled, image_workflow, job
 from worker.settings import Settings, read
 
@@ -95,6 +96,15 @@ async def test_tobucket_gives_a_url_that_anybody_can_read(s3: str) -> None:
     assert await fetched(url) == (200, "image/png", b"bytes of a.png")
     assert "X-Amz-Expires=604800" in url
     assert (result["assets"][0]["key"], result["assets"][0]["name"]) == (None, "a.png")
+
+
+async def test_no_newer_checksums_are_sent_which_some_s3s_refuse() -> None:
+    with serving(lambda asked: Reply(200, headers={"ETag": '"x"'})) as server:
+        result = await stored(tobucket={**ACCESS, "endpointUrl": f"{server.url}/pictures"})
+    assert len(result["files"]) == 1
+    (put,) = server.asked
+    said = f"{put.path} {put.headers}".lower()
+    assert not [word for word in ("checksum", "x-amz-trailer", "aws-chunked") if word in said]
 
 
 async def test_the_requests_s3config_is_used_as_well(s3: str) -> None:
