@@ -42,7 +42,7 @@ COPY hearth hearth
 COPY accounts accounts
 COPY storage storage
 COPY jobs jobs
-COPY worker/__init__.py worker/wire.py worker/guard.py worker/kinds.py worker/
+COPY worker/__init__.py worker/wire.py worker/guard.py worker/kinds.py worker/paths.py worker/place.py worker/
 USER 10001
 ENV HOST=0.0.0.0 PORT=8000
 EXPOSE 8000

@@ -14,7 +14,8 @@ from django.conf import settings
 
 from storage.models import Bucket
 from storage.providers import PREFIX, S3_BUCKET, read_addressing
-from worker.wire import UrlRefused, check_url, resolve_bucket
+from worker.place import resolve_bucket
+from worker.wire import UrlRefused, check_url
 
 
 class BucketRefused(ValueError):

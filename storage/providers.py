@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from worker.wire import BucketPlace, UrlRefused, check_url, resolve_bucket
+from worker.place import BucketPlace, resolve_bucket
+from worker.wire import UrlRefused, check_url
 
 PATH, VIRTUAL = "path", "virtual"
 URL_HOURS_MOST = 7 * 24  # what Signature Version 4 signs for
@@ -20,7 +21,7 @@ PREFIX = re.compile(r"[^\x00-\x1f\x7f\\]{0,500}")
 
 @dataclass(frozen=True)
 class Provider:
-    """endpoint: an example. The region is in the host, or is the one that wire.py knows for it."""
+    """endpoint: an example. The region is in the host, or is the one that place.py knows for it."""
 
     name: str
     endpoint: str

@@ -11,7 +11,7 @@ from typing import Any
 from worker.aside import at_most
 from worker.errors import JobError
 from worker.files import OutputFile, Stored
-from worker.wire import BucketPlace, resolve_bucket
+from worker.place import BucketPlace, resolve_bucket
 
 URL_LIFE_S = 7 * 24 * 3600  # the longest that S3 signs for
 

@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 import aiohttp
 
+from worker.kinds import is_model
 from worker.settings import Settings
-from worker.wire import is_core, is_model, lists_files
+from worker.wire import is_core, lists_files
 
 log = logging.getLogger("hearth.worker")
 BUSY_TIMES = 5  # ComfyUI makes its catalogue on its event loop, up to a second of it: seldom while it works

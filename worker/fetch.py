@@ -17,9 +17,10 @@ from yarl import URL
 from worker.aside import at_most
 from worker.errors import JobError
 from worker.guard import connector
+from worker.paths import name_fault
 from worker.put import TRIES
 from worker.spool import Spool
-from worker.wire import Source, UrlRefused, check_url, name_fault, type_of_network
+from worker.wire import Source, UrlRefused, check_url, type_of_network
 
 CONNECT_S, READ_S = 15, 30
 PAUSE_S = 0.5  # after the first try; then twice as long

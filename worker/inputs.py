@@ -13,18 +13,9 @@ from worker.comfy import Comfy
 from worker.convert import AS_MADE, Wish
 from worker.errors import JobError
 from worker.fetch import Fetched, Fetcher
+from worker.paths import name_fault, paths_fault
 from worker.spool import Spool
-from worker.wire import (
-    DATA_URI,
-    FILES,
-    MOST_REFERENCES,
-    Source,
-    name_fault,
-    named_files,
-    output_fault,
-    paths_fault,
-    reference,
-)
+from worker.wire import DATA_URI, FILES, MOST_REFERENCES, Source, named_files, output_fault, reference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """What a file is, by its name: its content type, and its kind as the Comfy API v2 names outputs."""
 
+import re
 from pathlib import PurePosixPath
+from typing import Any
 
 # Written out, because the mimetypes module knows as much as the machine it runs on.
 CONTENT_TYPES = {
@@ -36,3 +38,11 @@ def kind_of(name: str, content_type: str) -> str:
         return "latent"
     family = content_type.split("/")[0]
     return family if family in KINDS else "file"
+
+
+MODEL_FILE = re.compile(r".\.(safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx|pkl)$", re.IGNORECASE)
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is the name of a model file."""
+    return isinstance(value, str) and MODEL_FILE.search(value) is not None

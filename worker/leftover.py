@@ -15,7 +15,7 @@ from worker import outputs, traces
 from worker.comfy import Comfy
 from worker.errors import JobError
 from worker.listener import OURS
-from worker.wire import JOB_FOLDER
+from worker.paths import JOB_FOLDER
 
 log = logging.getLogger("hearth.worker")
 LOCK = ".hearth-worker.lock"

@@ -9,7 +9,7 @@ from worker.aside import at_most
 from worker.comfy import Comfy
 from worker.errors import JobError
 from worker.files import OutputFile, Stored
-from worker.wire import JOB_FOLDER
+from worker.paths import JOB_FOLDER
 
 Datas = dict[str, dict[str, Any]]
 PLACE = ("filename", "subfolder", "type")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.outputs import Found
-from worker.wire import JOB_FOLDER, SAVE_PREFIX, plain_prefix, unwrapped
+from worker.paths import JOB_FOLDER, SAVE_PREFIX, plain_prefix, unwrapped
 
 log = logging.getLogger("hearth.worker")
 

@@ -24,7 +24,6 @@ The worker's calls to Hearth (rules.md 4), for jobs whose input carries `_hearth
 import base64
 import binascii
 import ipaddress
-import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -116,15 +115,9 @@ PREVIEW_BYTES = 256 * 1024  # of a picture of a running sampler, at most
 PREVIEW_TYPES = {"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG\r\n\x1a\n", "image/webp": b"RIFF"}
 """Of a preview, and how such a file begins."""
 
-MODEL_FILE = re.compile(r".\.(safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx|pkl)$", re.IGNORECASE)
 CORE = re.compile(r"nodes|comfy_extras\..+|comfy_api_nodes\..+")
 # Inputs that offer files of ComfyUI's input folder and do not say so
 FILE_INPUTS = {"LoadLatent.latent", "LoadImageSetFromFolderNode.folder", "LoadImageTextSetFromFolderNode.folder"}
-
-
-def is_model(value: Any) -> bool:
-    """Whether a value is the name of a model file."""
-    return isinstance(value, str) and MODEL_FILE.search(value) is not None
 
 
 def is_core(python_module: Any) -> bool:
@@ -255,89 +248,6 @@ def _literal_address(host: str) -> str | None:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class BucketPlace:
-    """Where an S3 bucket is. prefix is "" or a key prefix without slashes at its ends."""
-
-    endpoint_url: str
-    bucket: str
-    prefix: str
-    region: str
-
-
-def resolve_bucket(endpoint_url: str, bucket_name: str | None = None) -> BucketPlace:
-    """Read the pair that requests carry as endpointUrl and bucketName (rules.md 22).
-
-    bucketName is the S3 bucket if endpointUrl has none in its host (`bucket.s3.region.amazonaws.com`) or path
-    (`https://host/bucket`), else the key prefix. ValueError says what is missing.
-    """
-    cleaned = endpoint_url.strip(" \t\r\n`'\"/")
-    parts = urlsplit(cleaned if "://" in cleaned else f"https://{cleaned}")
-    if parts.scheme not in ("https", "http") or not parts.hostname or cleaned.endswith(":"):
-        raise ValueError("endpointUrl is not an http(s) URL with a host")
-    if parts.username or parts.password or parts.query:
-        raise ValueError("endpointUrl must not carry a user name, a password or a query")
-    port = f":{parts.port}" if parts.port else ""
-    bucket, host, region = _host_parts(parts.hostname)
-    rest = _segments(parts.path) + _segments((bucket_name or "").strip(" `"))
-    if bucket is None and not rest:
-        raise ValueError("bucketName is missing, and endpointUrl names no bucket")
-    names = rest if bucket is None else [bucket, *rest]
-    return BucketPlace(
-        endpoint_url=f"{parts.scheme}://{host}{port}", bucket=names[0], prefix="/".join(names[1:]), region=region
-    )
-
-
-def _segments(path: str) -> list[str]:
-    return [segment for segment in path.split("/") if segment]
-
-
-_S3_LIKE = r"amazonaws\.com(?:\.cn)?|wasabisys\.com|backblazeb2\.com|scw\.cloud"
-# h: the host without the bucket, b: the bucket, r: the region, else the one beside the pattern
-_BUCKET_HOSTS: tuple[tuple[str, str], ...] = (
-    (rf"(?:(?P<b>.+)\.)?(?P<h>s3(?:[.-](?:dualstack\.)?(?P<r>[a-z0-9-]+))?\.(?:{_S3_LIKE}))", "us-east-1"),
-    (r"(?:(?P<b>.+)\.)?(?P<h>(?P<r>[a-z0-9-]+)\.digitaloceanspaces\.com)", "us-east-1"),
-    (r"(?:(?P<b>.+)\.)?(?P<h>[0-9a-f]{32}(?:\.(?:eu|fedramp))?\.r2\.cloudflarestorage\.com)(?P<r>)", "auto"),
-    (r"(?:(?P<b>.+)\.)?(?P<h>storage\.googleapis\.com)(?P<r>)", "auto"),
-)
-
-
-def _host_parts(host: str) -> tuple[str | None, str, str]:
-    """(bucket, host without it, region) of an S3 host; a host of an unknown provider carries no bucket."""
-    for pattern, region in _BUCKET_HOSTS:
-        if match := re.fullmatch(pattern, host):
-            return match["b"], match["h"], match["r"] or region
-    return None, f"[{host}]" if ":" in host else host, "us-east-1"
-
-
-JOB_FOLDER = re.compile(r"hearth-[0-9a-f]{32}")  # a job's own folder on ComfyUI's disk, a name nobody can guess
-SAVE_PREFIX = "filename_prefix"
-WRAP = "__value__"  # {"__value__": [1, 2]} is how a list is given that is no link
-PATHS = {
-    *(SAVE_PREFIX, "subfolder", "folder", "folder_path", "directory", "dir", "path", "save_path", "output_path"),
-    *("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "mask", "mask_path"),
-    *("audio", "audio_path", "video", "video_path", "latent", "model_file", "recording", "normal", "lineart"),
-}
-"""Inputs of nodes that ComfyUI or well-known custom nodes join to a folder, most without a look at where it leads."""
-LONGEST_PATH, LONGEST_NAME_BYTES = 4096, 255  # of a path and of one part of it, as file systems take them
-ANNOTATION = re.compile(r".?\[(input|output|temp)\]$", re.DOTALL)  # ComfyUI cuts one character before it as well
-UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^[A-Za-z]:")  # lone surrogates have no UTF-8
-
-
-def name_fault(name: str) -> str:
-    """Why a name of input.files is no relative path without tricks; "" if it is. It becomes a path beside ComfyUI."""
-    parts = name.split("/")
-    if UNFIT.search(name) or "\\" in name:
-        return "has a backslash, a drive or a control character"
-    if any(part in ("", ".", "..") for part in parts):
-        return "is absolute or leaves its folder; send a plain file name"
-    if JOB_FOLDER.search(name):
-        return "is like that of a job's own folder; send another"
-    if any(len(part.encode()) > LONGEST_NAME_BYTES for part in parts):
-        return f"has a part longer than {LONGEST_NAME_BYTES} bytes"
-    return ""
-
-
 DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 
@@ -381,69 +291,4 @@ def output_fault(given: Mapping[str, Any]) -> str:
         return f"output_quality is {quality!r:.40}; send 1 to 100"
     if strip is not None and not isinstance(strip, bool):
         return f"strip_metadata is {strip!r:.40}; send true or false"
-    return ""
-
-
-def paths_fault(workflow: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Which input of which node would reach outside of what is this job's, and why; "" if none does.
-
-    ComfyUI opens `../x`, `/x` and `x [output]` for any tenant, so they are refused here. names: those of the job's
-    own files, which may be annotated. Text is let through: only inputs known to be paths are judged fully.
-    """
-    own = {f"{name} [{folder}]" for name in names for folder in ("output", "temp")}
-    for node, about in workflow.items():
-        inputs = about.get("inputs") if isinstance(about, dict) else None
-        for name, value in _texts(inputs if isinstance(inputs, dict) else {}):
-            if value not in own and (fault := _path_fault(name, value)):
-                return f"node {node[:80]!r}, input {name[:80]!r}: {value[:80]!r} {fault}"
-    return ""
-
-
-def plain_prefix(prefix: str) -> str:
-    """A save prefix without the folder of an earlier job, which is in every file that job made with its workflow."""
-    return re.sub(rf"^{JOB_FOLDER.pattern}/?", "", prefix)
-
-
-def unwrapped(value: Any) -> Any:
-    """An input's value as ComfyUI takes it: {"__value__": x} is x."""
-    return value[WRAP] if isinstance(value, dict) and WRAP in value else value
-
-
-def _texts(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each text at any depth, by the nearest name. Links hold one too, a node's id, which is harmless."""
-    waiting: list[tuple[str, Any]] = list(inputs.items())
-    while waiting:  # no recursion: a client may nest deeper than Python's stack is
-        name, value = waiting.pop()
-        if isinstance(value, str):
-            yield name, value
-        elif isinstance(value, dict):
-            waiting += [(name if key == WRAP else key, inner) for key, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(name, inner) for inner in value]
-
-
-def _path_fault(name: str, value: str) -> str:
-    value = plain_prefix(value) if name == SAVE_PREFIX else value
-    if "hearth-" in value and JOB_FOLDER.search(value):
-        return "names a job's own folder; give the file's name as it was in that job's files"
-    if ".." in value and _leads_up(ANNOTATION.sub("", value), is_path=name in PATHS):
-        return "leaves its folder by '..'; send a name inside of it"
-    return _known_path_fault(value) if name in PATHS else ""
-
-
-def _leads_up(path: str, *, is_path: bool) -> bool:
-    """Whether `..` is a part of it. What may be text is judged only if it is one word and no URL."""
-    if not is_path and (re.search(r"\s", path) or "://" in path):
-        return False
-    return any(part.strip() == ".." for part in re.split(r"[/\\]", path))
-
-
-def _known_path_fault(value: str) -> str:
-    if UNFIT.search(value):
-        return "has a drive or a control character; send a plain name"
-    jpeg = value.startswith("/9j/")  # in base64, as some nodes take it
-    if value.startswith(("/", "\\")) and not jpeg and len(posixpath.normpath(value)) <= LONGEST_PATH:
-        return "is an absolute path; send a name inside of ComfyUI's folder"
-    if value.endswith(("[output]", "[temp]")):
-        return "is in a folder that all jobs share; send the file with the job, in input.files"
     return ""

@@ -9,7 +9,8 @@ from typing import Any
 
 from jobs.graph.classes import ANY, Catalogue, Choices, Input, NodeClass
 from jobs.graph.faults import MANY, Fault, quoted
-from worker.wire import is_model, unwrapped
+from worker.kinds import is_model
+from worker.paths import unwrapped
 
 Graph = Mapping[str, Mapping[str, Any]]
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}

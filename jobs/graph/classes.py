@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.wire import is_core, is_model, lists_files, takes_files
+from worker.kinds import is_model
+from worker.wire import is_core, lists_files, takes_files
 
 ANY = "*"
 DYNAMIC = "COMFY_"  # types whose inputs the node makes up: COMFY_AUTOGROW_V3 and the like

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from worker.wire import MODEL_FILE
+from worker.kinds import MODEL_FILE
 
 MAX_TOLD = 50  # faults told one by one; the sentence says how many there are
 MANY = 1000  # found; from then on only one of each node

@@ -17,7 +17,9 @@ from jobs.wire.bodies import Part, Parts, kind, shown, split_object
 from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_assets, find_references
 from storage.models import Blob
 from storage.places import BucketRefused, request_bucket
-from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, is_model, name_fault, output_fault, paths_fault
+from worker.kinds import is_model
+from worker.paths import name_fault, paths_fault
+from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, output_fault
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 24 * 3600_000)
 TTL_MS = (10_000, 7 * 24 * 3600_000)

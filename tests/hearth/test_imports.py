@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = ("worker", "accounts", "storage", "jobs", "hearth")
-SHARED = {"worker.wire", "worker.guard", "worker.kinds"}  # the worker's too
+SHARED = {"worker.wire", "worker.guard", "worker.kinds", "worker.paths", "worker.place"}  # the worker's too
 MAY_IMPORT = {
     "worker": {"worker"},
     "accounts": {"accounts", *SHARED},
@@ -60,7 +60,8 @@ def test_the_control_plane_does_not_import_the_runpod_sdk() -> None:
 
 
 def test_what_both_sides_share_needs_the_standard_library_only() -> None:
-    roots = {name.split(".")[0] for name in imported(ROOT / "worker" / "wire.py")}
+    shared = ("wire", "kinds", "paths", "place")
+    roots = {name.split(".")[0] for module in shared for name in imported(ROOT / "worker" / f"{module}.py")}
     assert roots <= set(sys.stdlib_module_names)
 
 

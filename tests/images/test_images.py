@@ -141,7 +141,7 @@ def test_an_image_runs_as_a_user_without_rights(name: str) -> None:
 
 
 def test_the_control_image_has_no_part_of_the_worker(control: recipe.Image) -> None:
-    shared = ["__init__.py", "guard.py", "kinds.py", "wire.py"]
+    shared = ["__init__.py", "guard.py", "kinds.py", "paths.py", "place.py", "wire.py"]
     assert sorted(path.name for path in (control.folder / "worker").iterdir()) == shared
     packages = {path.name for path in control.venv.glob("lib/python*/site-packages/*")}
     assert "django" in packages

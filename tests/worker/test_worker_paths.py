@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.wire import LONGEST_PATH, file_names, name_fault, paths_fault, plain_prefix
+from worker.paths import LONGEST_PATH, name_fault, paths_fault, plain_prefix
+from worker.wire import file_names
 
 FOLDER = "hearth-" + "0123456789abcdef" * 2
 PROMPTS = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.wire import BucketPlace, resolve_bucket
+from worker.place import BucketPlace, resolve_bucket
 
 R2 = "0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"
 
