@@ -70,7 +70,7 @@ def test_the_apis_commands_run(up: Instance, folder: Path) -> None:
     env = f"HEARTH_URL={up.url} HEARTH_API_KEY={json.loads(made)['api_key']}"
     for shell in blocks("docs/api.md", "bash"):
         said = run(folder, up, ["env", *env.split(), "bash", "-euo", "pipefail", "-c", shell])
-        assert {"id", "results"} & set(json.loads(said))
+        assert "X-Amz-Signature" in said or {"id", "results"} & set(json.loads(said))
     for python in blocks("docs/api.md", "python"):
         assert "X-Amz-Signature" in run(folder, up, ["env", *env.split(), ".venv/bin/python", "-c", python])
 
@@ -98,6 +98,6 @@ def test_the_settings_table_is_complete() -> None:
 
 
 def test_the_links_of_the_docs_lead_somewhere() -> None:
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for file in [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
             assert (file.parent / link).exists(), f"{file.name}: {link}"
