@@ -25,8 +25,10 @@ from tests.local.running import OURS, manage
 
 EXAMPLES = ROOT / "examples" / "waiting"
 PROGRAMS = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("*/*.*") if path.stem != "hearth")
-RUNSYNC = [program for program in PROGRAMS if "/runsync." in program]
 RUNNING_A_WORKFLOW = [program for program in PROGRAMS if "/stream." not in program]
+RUNSYNC, EVENTS, STREAM, SDK = (
+    [program for program in PROGRAMS if f"/{way}." in program] for way in ("runsync", "events", "stream", "sdk")
+)
 RUN_BY = {".py": sys.executable, ".mjs": str(node.NODE / "bin" / "node"), ".sh": "bash"}
 CHUNKS = [{"n": 1}, "two", ["é", None]]
 MOVES = ["created", "handed", "started", "completed"]
@@ -99,10 +101,10 @@ def test_a_job_is_waited_for_and_its_picture_is_there(succeeding: dict[str, Prog
 @pytest.fixture(scope="module")
 def failing(folder: Path, acme: TenantClient) -> dict[str, Program]:
     """Nobody sends the picture that the workflow loads."""
-    return started(folder, RUNNING_A_WORKFLOW, acme, example("load_image"))
+    return started(folder, EVENTS + SDK, acme, example("load_image"))
 
 
-@pytest.mark.parametrize("program", RUNNING_A_WORKFLOW)
+@pytest.mark.parametrize("program", EVENTS + SDK)
 def test_a_job_that_fails_fails_the_program_which_says_why(failing: dict[str, Program], program: str) -> None:
     code, said, errors = failing[program].ended()
     assert (code, said) == (1, "")
@@ -110,7 +112,7 @@ def test_a_job_that_fails_fails_the_program_which_says_why(failing: dict[str, Pr
     assert "LoadImage" in errors
 
 
-@pytest.mark.parametrize("program", [program for program in RUNNING_A_WORKFLOW if "/sdk." not in program])
+@pytest.mark.parametrize("program", EVENTS)
 def test_what_hearth_refuses_is_said_and_ends_the_program(folder: Path, acme: TenantClient, program: str) -> None:
     code, said, errors = Program(folder, program, acme, {"1": {"class_type": "NoSuch", "inputs": {}}}).ended()
     assert (code, said) == (1, "")
@@ -177,7 +179,7 @@ def last_id(passed: bytes) -> str:
     return re.findall(rb"^id: (\S+)\n", passed[: passed.rindex(b"\n\n") + 1], re.MULTILINE)[-1].decode()
 
 
-@pytest.mark.parametrize("program", [program for program in PROGRAMS if "/events." in program])
+@pytest.mark.parametrize("program", EVENTS)
 def test_a_stream_that_is_cut_twice_loses_nothing_and_tells_nothing_twice(
     folder: Path, acme: TenantClient, cutter: Cutter, program: str
 ) -> None:
@@ -209,14 +211,14 @@ def streamer(up: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     worker.wait()
 
 
-@pytest.mark.parametrize("program", [program for program in PROGRAMS if "/stream." in program])
+@pytest.mark.parametrize("program", STREAM)
 def test_what_a_generator_yields_is_said_in_order(folder: Path, streamer: TenantClient, program: str) -> None:
     code, said, errors = Program(folder, program, streamer, {"chunks": CHUNKS, "seconds": 0.5}).ended()
     assert code == 0, errors
     assert [json.loads(line) for line in said.splitlines()] == CHUNKS
 
 
-@pytest.mark.parametrize("program", [program for program in PROGRAMS if "/stream." in program])
+@pytest.mark.parametrize("program", STREAM)
 def test_a_generator_that_fails_fails_the_program(folder: Path, streamer: TenantClient, program: str) -> None:
     given = {"chunks": CHUNKS, "do": "raise", "value": "out of tokens"}
     code, said, errors = Program(folder, program, streamer, given).ended()
