@@ -124,9 +124,9 @@ def _poster(file: OutputFile) -> Image.Image | None:
     until = time.monotonic() + FILM_S
     with av.open(file.body.reader(), "r") as container:
         film = next(iter(container.streams.video), None)
-        if film is None or film.width * film.height > MOST_PIXELS:
+        if film is None:
             return None
-        film.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # whatever size its frames say
+        film.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         if container.duration:
             with suppress(av.FFmpegError):
                 container.seek(int(container.duration * POSTER_AT))

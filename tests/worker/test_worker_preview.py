@@ -79,6 +79,11 @@ def test_a_picture_of_any_colours_has_one(mode: str) -> None:
     assert colour(small(file(saved(image, form), f"a.{form.lower()}"))) == ((255,) if mode == "1" else (127,)) * 3
 
 
+def test_a_picture_of_few_colours_is_made_small_as_smoothly_as_others() -> None:
+    stripes = Image.frombytes("L", (1024, 1024), bytes((0, 255)) * 512 * 1024)
+    assert colour(small(file(saved(stripes.convert("P"))))) == (127, 127, 127)
+
+
 def test_the_worst_picture_fits_too() -> None:
     noise = Image.effect_noise((1024, 1024), 200)
     assert small(file(saved(Image.merge("RGB", [noise, noise.rotate(90), noise.rotate(180)]))))
@@ -118,7 +123,7 @@ def test_a_poster_is_not_the_black_that_films_begin_with() -> None:
 def test_what_is_as_small_itself_has_none_if_a_browser_shows_it() -> None:
     image = Image.new("RGB", (512, 512), RED)
     assert small(file(saved(image))) is None
-    assert colour(small(file(saved(image, "TIFF"), "a.tiff"))) == RED
+    assert colour(small(file(saved(image.resize((99, 99)), "TIFF"), "a.tiff"))) == RED
     assert small(file(saved(Image.effect_noise((512, 512), 90)))), "of many bytes"
 
 
@@ -239,12 +244,18 @@ async def test_a_hearth_that_hangs_is_not_waited_for(of_pictures: None, monkeypa
 async def test_a_picture_that_takes_too_long_is_not_waited_for(
     of_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
+    go_on, made = threading.Event(), threading.Event()
+
+    def slow(file: OutputFile) -> None:
+        go_on.wait(20)
+        made.set()
+
     monkeypatch.setattr(preview, "WAIT_S", 0.2)
-    monkeypatch.setattr(preview, "_preview", lambda file: go_on.wait(20) and None)
+    monkeypatch.setattr(preview, "_preview", slow)
     async with FakeHearth() as hearth:
         try:
             assert told(await made_by(hearth)) == [None] * 3
+            assert not made.is_set()
         finally:
             go_on.set()
 
