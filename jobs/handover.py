@@ -44,7 +44,8 @@ def _urls(inputs: Mapping[str, Source]) -> dict[str, str]:
 
 def bucket_along(dialect: str, job: UUID, of_request: bytes | None) -> bytes | None:
     """The sealed settings of the S3 bucket that a worker of this dialect is told: the request's own, or for dekita the
-    tenant's, if that bucket allows it (rules.md 22). Raises SealBroken."""
+    tenant's, if that bucket allows it (rules.md 22): sealed for its way to `for_worker`, on which jobs are printed and
+    logged. Raises SealBroken."""
     if of_request is not None or dialect != Endpoint.Dialect.DEKITA:
         return of_request
     row = sql.first("SELECT bucket_id, tenant_id FROM jobs_job WHERE id = %s", [job])

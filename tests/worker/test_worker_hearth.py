@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.worker.fakes import FakeComfy, FakeHearth, image_workflow, job, png, until, worker_for
+from worker.upload import AT_ONCE
 from worker.wire import NOT_RUN
 
 WORKFLOW = image_workflow()
@@ -57,6 +58,23 @@ async def test_a_put_carries_exactly_the_signed_headers_and_url() -> None:
     assert body == b"bytes of a.png"
     expected = {"Content-Type": "image/png", "x-amz-meta-slot": "1", "Content-Length": str(len(body))}
     assert {key: value for key, value in headers.items() if key != "Host"} == expected
+
+
+async def test_four_files_are_put_at_once_and_no_more() -> None:
+    inside: list[int] = []
+    full = asyncio.Event()
+
+    async def waits_for_the_others() -> None:
+        inside.append(inside[-1] + 1 if inside else 1)
+        if inside[-1] == AT_ONCE:
+            full.set()
+        await full.wait()
+        inside.append(inside[-1] - 1)
+
+    async with saves(*(f"{n}.bin" for n in range(7))) as comfy, FakeHearth() as hearth:
+        hearth.before_put = waits_for_the_others
+        result = await run(comfy, hearth)
+    assert (len(result["files"]), max(inside)) == (7, AT_ONCE)
 
 
 async def test_started_comes_before_the_prompt_and_uploads_after_it() -> None:
