@@ -24,8 +24,9 @@ API_KEY_COLUMNS = "key.id, key.digest, key.revoked, key.expired, key.in_scope, k
 API_KEY_WIDTH = 6
 
 
-def api_key_params(key: GivenKey, scope: str) -> dict[str, Any]:
-    """The parameters of API_KEY. Raises Refused at once for what cannot be an API key."""
+def api_key_params(key: GivenKey, scope: str | None) -> dict[str, Any]:
+    """The parameters of API_KEY; without a scope there is no `caller`. Raises Refused at once for what cannot be an API
+    key."""
     if key.kind == WORKER:
         raise Refused(401, "unauthorized", "This is a worker key; here an API key (hth_…) is needed.")
     if key.kind != CLIENT:
@@ -33,13 +34,14 @@ def api_key_params(key: GivenKey, scope: str) -> dict[str, Any]:
     return {"key_prefix": key.prefix, "key_digest": key.digest, "scope": scope}
 
 
-def check_api_key(key: GivenKey, scope: str, row: sql.Row) -> None:
-    """Refuse by the API_KEY_COLUMNS at the head of `row`; mark the key as used, at most once a minute."""
+def check_api_key(key: GivenKey, scope: str | None, row: sql.Row) -> None:
+    """Refuse by the API_KEY_COLUMNS at the head of `row`; mark the key as used, at most once a minute. scope None: any
+    will do."""
     key_id, digest, revoked, expired, in_scope, unmarked = row[:API_KEY_WIDTH]
     if revoked and key.matches(digest):
         _check_tenant(key_id)
     _check(key, key_id, digest, revoked, expired, "API key")
-    if not in_scope:
+    if scope is not None and not in_scope:
         raise Refused(403, "forbidden", f"This API key has not the scope {scope!r}.")
     if unmarked:
         _mark_used("accounts_apikey", key_id)

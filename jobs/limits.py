@@ -97,14 +97,13 @@ ASKER = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, t.id, t.name, t.requests_per_10s, k.requests_per_10s
   FROM (VALUES (1)) one LEFT JOIN key ON true
-  LEFT JOIN (caller JOIN accounts_tenant t ON t.id = caller.tenant_id JOIN accounts_apikey k ON k.id = caller.key_id)
-    ON true"""
+  LEFT JOIN (accounts_apikey k JOIN accounts_tenant t ON t.id = k.tenant_id) ON k.id = key.id"""
 
 
-def of_api(key: GivenKey, scope: str) -> tuple[Quota, ...]:
-    """The quotas of a request to /api/v1. Raises Refused: 401, 403."""
-    row = sql.one(ASKER, access.api_key_params(key, scope))
-    access.check_api_key(key, scope, row)
+def of_api(key: GivenKey) -> tuple[Quota, ...]:
+    """The quotas of a request to /api/v1, whichever scope it needs. Raises Refused(401)."""
+    row = sql.one(ASKER, access.api_key_params(key, None))
+    access.check_api_key(key, None, row)
     tenant_id, tenant, of_tenant, of_key = row[access.API_KEY_WIDTH :]
     asker = Asker(key_id=row[0], key=key, tenant_id=tenant_id, tenant=tenant, of_tenant=of_tenant, of_key=of_key)
     return asker.quotas(API, API)

@@ -14,7 +14,6 @@ from accounts import access, rates
 from accounts.errors import Refused
 from accounts.rates import WINDOW_S, Block, Quota
 from jobs import limits
-from jobs.lifecycle import READ, RUN
 from jobs.limits import Caller
 from jobs.wire.answers import endpoint_of, key_of, refused
 from jobs.wire.bodies import drop_body
@@ -98,7 +97,7 @@ class Rates:
 
 
 RATES = Rates()
-OF_API: Kept[tuple[bytes, str], Sequence[Quota]] = Kept(CALLER_S)
+OF_API: Kept[bytes, Sequence[Quota]] = Kept(CALLER_S)
 CALLERS: Kept[tuple[bytes, str], Caller] = Kept(CALLER_S)
 
 
@@ -152,12 +151,12 @@ class ApiLimited:
 
 
 async def _of_api(request: Request) -> Sequence[Quota]:
-    key, scope = key_of(request), READ if request.method in ("GET", "HEAD") else RUN
+    key = key_of(request)
 
     async def ask() -> Sequence[Quota]:
-        return await verb(limits.of_api, key, scope)
+        return await verb(limits.of_api, key)
 
-    return await OF_API.get((key.digest, scope), ask)
+    return await OF_API.get(key.digest, ask)
 
 
 def _telling(send: Send, told: Mapping[str, str]) -> Send:
