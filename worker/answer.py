@@ -71,4 +71,5 @@ def result(kept: Sequence[Stored], datas: Datas, errors: Sequence[JobError], sai
 def summary(result: dict[str, Any]) -> str:
     """For the log."""
     failed = f"{result['code']}: {result['error']}" if "error" in result else "done"
-    return f"{failed}, files: {len(result.get('files', ()))}"
+    files = len(result.get("files", ()))
+    return f"{failed}, {files} {'file' if files == 1 else 'files'}"

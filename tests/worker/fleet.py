@@ -23,6 +23,7 @@ class Fleet(FakeHearth):
         self.stops: list[str] = []
         self.done: dict[str, Any] = {}
         self.progress: list[dict[str, Any]] = []
+        self.progress_hangs = False
         self.pings: list[tuple[str, str]] = []
         self.takes = self.held = 0
         self.hold_s = 1.0
@@ -68,6 +69,7 @@ class Fleet(FakeHearth):
         body = json.loads(await request.text())
         if body.get("status") == "IN_PROGRESS":
             self.progress.append(body["output"])
+            await asyncio.sleep(60 if self.progress_hangs else 0)
         else:
             self.done[request.match_info["job"]] = body
         return web.Response()

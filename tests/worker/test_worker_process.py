@@ -46,13 +46,14 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-async def test_a_job_is_taken_run_and_answered(log: Path) -> None:
+async def test_a_job_is_taken_run_and_answered_though_its_progress_is_not(log: Path) -> None:
     async def play(comfy: FakeComfy, prompt_id: str) -> None:
         await comfy.say("executing", prompt_id, node="1")
         await until(lambda: world.fleet.progress)
         await comfy.finish(prompt_id, {"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
 
     async with running(log, play) as world:
+        world.fleet.progress_hangs = True
         world.give("job-1")
         await until(lambda: world.fleet.done)
     assert world.fleet.done["job-1"]["output"]["files"] == ["acme/job/a1/1-a.png"]
