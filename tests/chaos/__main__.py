@@ -29,6 +29,7 @@ LEASE_S = 10
 SETTLE_S = 150.0  # after the last fault: so long until all have ended
 DISCARD_S = 60.0
 TELL_S = 60.0
+TIDY_S = 20.0  # workers tidy up beside their next job
 
 
 def arguments() -> argparse.Namespace:
@@ -75,6 +76,8 @@ def chaos(plan: Plan, home: Path) -> list[Result]:
     instance = Instance(home, plan.size.workers, LEASE_S)
     try:
         run, left, there = play(plan, instance)
+        eventually(lambda: not traces.in_comfyui(instance.home), TIDY_S)
+        kept = traces.in_comfyui(instance.home)
     finally:
         processes = instance.stop()
     print("\n".join(report.counts(run)))
@@ -84,6 +87,7 @@ def chaos(plan: Plan, home: Path) -> list[Result]:
         *checks.look(run),
         whole("all settled in time", len(run.stories), left),
         whole("files are as recorded", len(there), traces.files_are_as_recorded(run.stories, there)),
+        whole("nothing of a job is in ComfyUI", plan.size.workers, kept),
         whole("no process is left", 1, map(str, processes)),
         whole("no part failed by itself", len(found), (text for text in found if not traces.is_expected(text))),
     ]

@@ -75,6 +75,8 @@ class JobPlan:
             wider = {"image": ["2", 0], "blur_radius": 31, "sigma": 1.0}  # than the picture: it fails when it runs
             graph["3"] = {"class_type": "ImageBlur", "inputs": wider}
             last = "3"
+        if self.number % 3 == 0:
+            graph["show"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
         for number in range(self.pictures):
             inputs = {"images": [last, 0], "filename_prefix": f"{token}-{number}"}
             graph[f"save{number}"] = {"class_type": "SaveImage", "inputs": inputs}

@@ -1,15 +1,19 @@
 """Each check says nothing of a good run, and something when what it is for has happened."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from hearth.local.home import Home
 from tests.chaos import traces
 from tests.chaos.checks import Run, look
 from tests.chaos.faults import Struck
 from tests.chaos.plan import Fault
 from tests.chaos.story import GLOBEX, NOON, at, attempt, blob, changed, completed, delivery, event, good_run, plan, seen
+from tests.storage.fault_server import Reply, serving
 
 Spoil = Callable[[Run], object]
 
@@ -220,6 +224,20 @@ def test_s3_holds_the_kept_files_and_nothing_else() -> None:
     assert list(traces.files_are_as_recorded([story], {key: size + 1 for key, size in there.items()}))
     story.blobs.append(blob(story, 1, "pending"))
     assert list(traces.files_are_as_recorded([story], there))
+
+
+def test_what_a_comfyui_still_has_of_a_job_is_seen(tmp_path: traces.Path) -> None:
+    said: dict[str, Any] = {"/history": {"p1": {}}, "/queue": {"queue_running": [[0, "p2", {}]], "queue_pending": []}}
+    with serving(lambda asked: Reply(body=json.dumps(said[asked.path]).encode())) as comfyui:
+        home = Home(tmp_path)
+        home.write_run({"parts": {"web": {"port": 1}, "comfyui-1": {"port": comfyui.port}}})
+        (tmp_path / "comfyui-1" / "temp").mkdir(parents=True)
+        (tmp_path / "comfyui-1" / "temp" / "a.png").touch()
+        left = ["history of comfyui-1: p1", "queue_running of comfyui-1: p2", "comfyui-1/temp/a.png"]
+        assert traces.in_comfyui(home) == left
+        said |= {"/history": {}, "/queue": {"queue_running": [], "queue_pending": []}}
+        (tmp_path / "comfyui-1" / "temp" / "a.png").unlink()
+        assert traces.in_comfyui(home) == []
 
 
 def test_a_traceback_that_only_says_that_a_part_was_away_is_expected(tmp_path: traces.Path) -> None:

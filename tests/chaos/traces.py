@@ -1,4 +1,4 @@
-"""What a run has left outside of the database: objects in S3, tracebacks in the logs."""
+"""What a run has left outside of the database: objects in S3, jobs in ComfyUI, tracebacks in the logs."""
 
 import re
 from collections import Counter
@@ -10,6 +10,8 @@ from botocore.config import Config
 
 from hearth.local.home import Home
 from tests.chaos.history import Story
+from tests.local.running import get
+from worker.traces import KINDS
 
 S3_BUCKET = "hearth"
 TRACEBACK = "Traceback (most recent call last):"
@@ -43,6 +45,19 @@ def files_are_as_recorded(stories: list[Story], there: dict[str, int]) -> Iterat
     for blob in blobs:
         if blob.state != "kept":
             yield f"{blob.key} of attempt {blob.attempt}, which did not win, is still {blob.state}"
+
+
+def in_comfyui(home: Home) -> list[str]:
+    """What each ComfyUI still has of any job: files, entries of its history, prompts in its queue."""
+    found = []
+    for name, part in sorted(home.run()["parts"].items()):
+        if name.startswith("comfyui-"):
+            url = f"http://127.0.0.1:{part['port']}"
+            found += [f"history of {name}: {prompt}" for prompt in get(f"{url}/history")]
+            found += [f"{queue} of {name}: {prompt[1]}" for queue, has in get(f"{url}/queue").items() for prompt in has]
+            folders = (home.path / name / kind for kind in KINDS)
+            found += [str(path.relative_to(home.path)) for folder in folders for path in sorted(folder.rglob("*"))]
+    return found
 
 
 def tracebacks(logs: Path) -> Counter[str]:
