@@ -175,12 +175,13 @@ class Jobs(RuleBasedStateMachine):
             self.slots[job.job, job.number] = slot.key
         return claimed
 
-    @step(1, worker=WORKERS, times=st.integers(1, 4))
-    def crash(self, worker: str, times: int) -> None:
+    @step(2, worker=WORKERS, times=st.sampled_from([1, 3, 7]), started=st.booleans())
+    def crash(self, worker: str, times: int, started: bool) -> None:
         """A job on which its worker crashes, again and again; it goes to the head of the queue each time."""
         for _ in range(times):
             for job in self.taken(worker):
-                news.started(attempt_of(job))
+                if started:
+                    news.started(attempt_of(job))
                 assert lose(job.job, job.number, "its worker crashed")
 
     @step(3, pick=PICKS, from_open=st.booleans())
@@ -392,7 +393,7 @@ def web() -> Iterator[None]:
 @pytest.mark.parametrize("machine", [Jobs, OwnJobs])
 def test_any_order_of_events_keeps_the_jobs_true(machine: type[Jobs], web: None) -> None:
     how = settings(
-        max_examples=12,
+        max_examples=16,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
