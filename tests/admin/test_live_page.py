@@ -16,7 +16,7 @@ from jobs.ids import JobId
 from tests.admin.rows import Rows, get, page_url
 from tests.admin.test_browser import chromium, look, page
 from tests.cast import Client, new_client, new_place, row, unique
-from tests.fleet.hooks import Running, file
+from tests.fleet.hooks import Running, file, put
 from tests.fleet.wire import WireWorker, public
 from tests.wire.api import Api
 from tests.wire.sse import Stream
@@ -50,9 +50,12 @@ def tell(running: Running, **more: Any) -> None:
 
 
 def store(running: Running, name: str) -> list[dict[str, Any]]:
-    """A picture that is in its bucket, of which Hearth is told while the job runs."""
-    content = png(size=64)
+    """A picture of 64 pixels in its bucket, and its preview of 32, of which Hearth is told while the job runs."""
+    content, small = png(size=64), png(size=32)
     assets = running.stored(file(name, content), content=content)
+    (slot,) = running.ask("small", {"files": [{"id": assets[0]["id"], "bytes": len(small)}]}).json["small"]
+    assert put(slot, small).status == 200
+    assets[0]["preview"] = True
     for what, body in (("stored", {"ids": [assets[0]["id"]]}), ("outputs", {"assets": assets})):
         assert running.ask(what, body).status == 200
     return assets
@@ -84,8 +87,8 @@ def test_a_page_follows_its_job_from_the_queue_to_its_end(page: Page, web: Any, 
     picture = {"node": "3", "content_type": "image/png", "data": base64.b64encode(png(size=64)).decode()}
     assert running.ask("preview", picture).status == 200
     assets = store(running, "early.png")
-    for img in (live(page, "preview"), live(page, "outputs").locator("img")):
-        expect(img).to_have_js_property("naturalWidth", 64)
+    expect(live(page, "preview")).to_have_js_property("naturalWidth", 64)
+    expect(live(page, "outputs").locator("img")).to_have_js_property("naturalWidth", 32)
     expect(live(page, "outputs").locator("a")).to_have_text("early.png, node 9")
     look(page, "step 12 of 20", tmp_path / "running.png")
     finish(running, *assets)

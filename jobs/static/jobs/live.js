@@ -97,9 +97,9 @@ function shown(asset) {
   link.href = asset.url
   link.target = "_blank"
   link.rel = "noreferrer"
-  if (asset.kind === "image") {
+  if (asset.preview || asset.kind === "image") {
     const picture = document.createElement("img")
-    picture.src = asset.url
+    picture.src = asset.preview || asset.url
     picture.alt = ""
     picture.className = "rounded-default"
     link.append(picture)
