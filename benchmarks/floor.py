@@ -18,7 +18,7 @@ from django.conf import settings
 from accounts import access
 from accounts.keys import given_key
 from accounts.models import uuid7
-from jobs import history, lifecycle
+from jobs import creation, history
 from jobs.ids import parse_job_id, public_id
 from jobs.wire.bodies import parse_request
 from jobs.wire.submission import parse_submission
@@ -52,7 +52,7 @@ class Floor:
 
     async def _run(self, params: dict[str, Any], body: bytes) -> bytes:
         job = uuid7()
-        row = await self._one(lifecycle.CREATE, FIELDS | params | {"id": job, "input": body})
+        row = await self._one(creation.CREATE, FIELDS | params | {"id": job, "input": body})
         return orjson.dumps({"id": public_id(job, False), "status": "IN_QUEUE"}) if row[-1] else b""
 
     async def _status(self, params: dict[str, Any], text: str) -> bytes:

@@ -15,7 +15,7 @@ from benchmarks.measure import Figure, Row, interleaved, ratios
 from benchmarks.processes import apart, cpu_s, environment, server
 from benchmarks.tenants import Place, forget_jobs, new_place
 from hearth.local.seaweed import free_ports
-from jobs import lifecycle, news, uploads, workers
+from jobs import creation, news, uploads, workers
 from jobs.ids import AttemptId, JobId, public_id
 from jobs.wire.bodies import parse_request
 from jobs.wire.submission import parse_submission
@@ -170,7 +170,7 @@ def _raw(found: Found) -> dict[str, Any]:
 
 def _queued(place: Place, api_key: str) -> JobId:
     submission = parse_submission(parse_request(workflow_body()), sync=False)
-    return lifecycle.create(given_key(api_key), place.endpoint.name, submission).job
+    return creation.create(given_key(api_key), place.endpoint.name, submission).job
 
 
 def _completed(place: Place) -> JobId:

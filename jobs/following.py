@@ -10,8 +10,8 @@ import orjson
 from accounts import access, sql
 from accounts.keys import GivenKey
 from jobs import absent, history, ready
+from jobs.granted import READ
 from jobs.ids import JobId, public_id
-from jobs.lifecycle import READ
 from jobs.models.job import Event
 from jobs.sight import Queued
 from jobs.states import State

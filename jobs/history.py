@@ -13,8 +13,8 @@ from accounts import access, sql
 from accounts.keys import GivenKey
 from accounts.sealed import SealBroken
 from jobs import absent
+from jobs.granted import READ, own_grant
 from jobs.ids import JobId, public_id
-from jobs.lifecycle import READ, own_grant
 from jobs.live import Key
 from jobs.models import Endpoint, Event, Grant, Job
 from jobs.sight import Queued

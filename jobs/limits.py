@@ -13,7 +13,7 @@ from accounts.errors import Refused, counted
 from accounts.keys import CLIENT, GivenKey
 from accounts.rates import WINDOW_S, Quota
 from jobs.caps import THIS_MONTH
-from jobs.lifecycle import GRANTED, no_endpoint
+from jobs.granted import GRANTED, no_endpoint
 from jobs.models import Endpoint
 from storage.assets import STORED_S
 

@@ -14,8 +14,8 @@ from django.db import transaction
 from accounts import access, sql
 from accounts.keys import GivenKey
 from jobs import history
+from jobs.granted import READ, own_job
 from jobs.ids import AttemptId, JobId, public_id
-from jobs.lifecycle import READ, own_job
 from jobs.live import announce, stream_key
 from jobs.news import lock_attempt
 from jobs.states import FINAL, State, lock, note

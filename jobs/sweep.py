@@ -12,8 +12,8 @@ from django_q.tasks import async_task
 from accounts import rates
 from accounts.sql import first, rows, run
 from jobs import deletion, retention
+from jobs.creation import ONCE_H
 from jobs.history import up_for
-from jobs.lifecycle import ONCE_H
 from jobs.live import announce, job_key
 from jobs.loss import lose
 from jobs.overflow import overflow

@@ -11,7 +11,7 @@ django.setup()
 
 from accounts.keys import GivenKey, given_key
 from accounts.models import ApiKey, Tenant
-from jobs import lifecycle, workers
+from jobs import creation, lifecycle, workers
 from jobs.ids import AttemptId, JobId, parse_attempt_id
 from jobs.models import Attempt, Endpoint, Event, Grant, Job, WorkerKey
 from jobs.queue import Claimed
@@ -72,7 +72,7 @@ class Client:
     def submit(self, given: Any = None, *, sync: bool = False, **fields: Any) -> JobId:
         body = {"input": {"workflow": WORKFLOW} if given is None else given, **fields}
         submission = parse_submission(parse_request(orjson.dumps(body)), sync=sync)
-        return lifecycle.create(self.key, self.place.name, submission).job
+        return creation.create(self.key, self.place.name, submission).job
 
     def cancel(self, job: JobId) -> str:
         return lifecycle.cancel(self.key, self.place.name, job).value

@@ -17,8 +17,8 @@ from accounts.errors import Refused, bad_request
 from jobs import absent, following
 from jobs.admin.watch import check_watcher
 from jobs.following import News, Reading, Seen
+from jobs.granted import READ
 from jobs.ids import JobId, parse_job_id
-from jobs.lifecycle import READ
 from jobs.live import Hub, job_key, news_key
 from jobs.wire.answers import key_of
 from jobs.wire.call import verb

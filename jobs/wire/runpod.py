@@ -11,8 +11,9 @@ from starlette.routing import Route
 
 from accounts.errors import Refused, bad_request
 from accounts.keys import GivenKey
-from jobs import absent, catalogue, history, lifecycle
+from jobs import absent, catalogue, creation, history, lifecycle
 from jobs import stream as streams
+from jobs.granted import READ, RUN
 from jobs.ids import JobId, parse_job_id, public_id
 from jobs.live import Hub, job_key, stream_key
 from jobs.states import State
@@ -42,28 +43,28 @@ async def runsync(request: Request) -> Response:
     return answer(await verb((await _ended(created.job, deadline)).json), headers=_replayed(created))
 
 
-def _replayed(created: lifecycle.Created) -> dict[str, str]:
+def _replayed(created: creation.Created) -> dict[str, str]:
     return {"Idempotency-Replayed": "true"} if created.replayed else {}
 
 
-async def _created(request: Request, *, sync: bool) -> lifecycle.Created:
+async def _created(request: Request, *, sync: bool) -> creation.Created:
     """The job, written. What it was made of is let go: thousands may wait for theirs."""
     submission = await _submission(request, sync=sync)
     try:
         async with GATE.passing(request.state.caller):
             lean = await without_bytes(request.state.caller, submission)
-            return await verb(lifecycle.create, key_of(request), endpoint_of(request), lean)
+            return await verb(creation.create, key_of(request), endpoint_of(request), lean)
     except Refused:
         if made := await _made_before(request, submission):
             return made  # that a limit was reached since is no reason not to tell of it
         raise
 
 
-async def _made_before(request: Request, submission: Submission) -> lifecycle.Created | None:
+async def _made_before(request: Request, submission: Submission) -> creation.Created | None:
     if submission.once is None:
         return None
     caller = request.state.caller
-    return await verb(lifecycle.replay, caller.key_id, caller.endpoint_id, submission.once)
+    return await verb(creation.replay, caller.key_id, caller.endpoint_id, submission.once)
 
 
 async def _ended(job: JobId, deadline: float) -> history.Snapshot:
@@ -195,7 +196,6 @@ def _wait_ms(request: Request) -> int:
     return int(text)
 
 
-RUN, READ = lifecycle.RUN, lifecycle.READ
 ROUTES = [
     Route("/{endpoint}/run", limited(run, "run", RUN), methods=["POST"]),
     Route("/{endpoint}/runsync", limited(runsync, "runsync", RUN), methods=["POST"]),

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from accounts import sql
 from accounts.errors import Refused
 from accounts.models import Tenant
-from jobs import history, lifecycle, limits, news, overflow, sweep, waits
+from jobs import granted, history, lifecycle, limits, news, overflow, sweep, waits
 from jobs.depth import Holder
 from jobs.ids import JobId
 from jobs.loss import lose
@@ -321,7 +321,7 @@ def test_a_moved_job_is_its_clients_as_before_and_the_place_stays_closed_to_him(
     job, globex = ways.acme.submit(), new_client(ways.other, "globex")
     overflow.overflow()
     with pytest.raises(Refused, match="There is no endpoint"):
-        lifecycle.own_grant(ways.acme.key, ways.other.name, "run")
+        granted.own_grant(ways.acme.key, ways.other.name, "run")
     with pytest.raises(Refused, match="There is no endpoint"):
         limits.caller(ways.acme.key, ways.other.name, "run")
     with pytest.raises(Refused, match="There is no endpoint"):

@@ -264,7 +264,7 @@ def test_files_in_the_tenants_own_bucket_are_signed_when_read(own_acme: Api, glo
     assert job_row(job).bucket_id == bucket.pk
     found = own_acme.status(job)["output"]
     assert found["files"][0].startswith("https://s3.example.com/renders/k.png?X-Amz-")
-    assert found["assets"] == [{"id": "1", "name": "k.png", "url": found["files"][0]}]
+    assert found["assets"] == [{"id": "1", "name": "k.png", "url": found["files"][0], "preview": None}]
     assert globex.at(own_acme.endpoint).get(f"status/{job}").status_code == 404
 
 

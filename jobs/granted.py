@@ -1,0 +1,52 @@
+"""What the holder of an API key may address: endpoints that its tenant is granted, and its own jobs there."""
+
+from accounts import access, sql
+from accounts.errors import Refused, not_found
+from accounts.keys import GivenKey
+from accounts.models import ApiKey
+from jobs import absent
+from jobs.ids import JobId
+
+RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
+
+
+def no_endpoint(name: str) -> Refused:
+    return not_found(f"There is no endpoint {name!r} that this API key may use.")
+
+
+# What a tenant may address. Of its jobs there are some at other endpoints, by the grant's stand-ins.
+GRANTED = """caller JOIN jobs_grant g ON g.tenant_id = caller.tenant_id AND g.overflow_of_id IS NULL
+       JOIN jobs_endpoint e ON e.id = g.endpoint_id"""
+
+OWN_GRANT = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, g.id, e.id
+  FROM (VALUES (1)) one LEFT JOIN key ON true
+  LEFT JOIN ({GRANTED}) ON e.name = %(endpoint)s"""
+
+
+def own_grant(key: GivenKey, endpoint: str, scope: str) -> tuple[int, int]:
+    """(grant id, endpoint id) of the caller's grant on the endpoint. Raises Refused: 401, 403, 404."""
+    row = sql.one(OWN_GRANT, access.api_key_params(key, scope) | {"endpoint": endpoint})
+    access.check_api_key(key, scope, row)
+    grant_id, endpoint_id = row[access.API_KEY_WIDTH :]
+    if grant_id is None:
+        raise no_endpoint(endpoint)
+    return grant_id, endpoint_id
+
+
+OWN_JOB = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, j.id
+  FROM (VALUES (1)) one LEFT JOIN key ON true
+  LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id)
+    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
+
+
+def own_job(key: GivenKey, endpoint: str, job: JobId, scope: str) -> None:
+    """Raises Refused unless the job is the caller's and on this endpoint: 401, 403, 404, 410."""
+    params = access.api_key_params(key, scope) | {"job": job.uuid, "sync": job.sync, "endpoint": endpoint}
+    row = sql.one(OWN_JOB, params)
+    access.check_api_key(key, scope, row)
+    if row[access.API_KEY_WIDTH] is None:
+        raise absent.why(row[0], job, endpoint)
