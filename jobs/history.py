@@ -26,8 +26,9 @@ from storage.outputs import signer
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A job as it is now. output, error, progress: JSON bytes. there: keys of its files that were not deleted."""
+    """A job as it is now. output, error, progress: JSON bytes. files_gone: some of its files may have been deleted."""
 
+    uuid: UUID
     id: str
     state: State
     dialect: str
@@ -39,7 +40,7 @@ class Snapshot:
     error: bytes | None
     progress: bytes | None
     bucket_id: int | None
-    there: frozenset[str] = frozenset()
+    files_gone: bool = False
     queued: Queued | None = None
 
     @property
@@ -72,11 +73,16 @@ class Snapshot:
         if self.dialect == Endpoint.Dialect.RAW or not self.ended or b'"assets"' not in output:
             return output
         bucket = Bucket.all_tenants.get(pk=self.bucket_id) if self.bucket_id else None
-        return json.dumps(with_urls(json.loads(output), bucket, self.there)).encode()
+        there = {key for (key,) in sql.rows(THERE, [self.uuid])} if self.files_gone else None
+        return json.dumps(with_urls(json.loads(output), bucket, there)).encode()
 
 
-def with_urls(output: Any, bucket: Bucket | None, there: Collection[str]) -> Any:
-    """The stored output with URLs signed now in place of the keys of its files; other shapes stay as they are."""
+THERE = "SELECT b.key FROM storage_asset f JOIN storage_blob b ON b.id = f.blob_id WHERE f.job_id = %s"
+
+
+def with_urls(output: Any, bucket: Bucket | None, there: Collection[str] | None = None) -> Any:
+    """The stored output with URLs signed now in place of the keys of its files, of those that are there (None: all);
+    other shapes stay as they are."""
     if not isinstance(output, dict) or not isinstance(output.get("assets"), list):
         return output
     files, assets = list(output["files"]), [dict(asset) for asset in output["assets"]]
@@ -84,7 +90,7 @@ def with_urls(output: Any, bucket: Bucket | None, there: Collection[str]) -> Any
         key = asset.pop("key", None)
         if key is None:
             continue
-        if key not in there:
+        if there is not None and key not in there:
             asset["url"] = asset["preview"] = files[position] = None
             asset["error"] = "The file was deleted."
             continue
@@ -99,8 +105,7 @@ def with_urls(output: Any, bucket: Bucket | None, there: Collection[str]) -> Any
 
 COLUMNS = """j.id, j.sync, j.state, e.dialect, j.attempt, j.delay_ms, j.execution_ms, j.worker_name, p.output, p.error,
        CASE WHEN j.state = 'IN_PROGRESS' THEN p.progress END, j.bucket_id,
-       CASE WHEN j.finished_at IS NOT NULL AND e.dialect <> 'raw' THEN ARRAY(
-            SELECT b.key FROM storage_asset f JOIN storage_blob b ON b.id = f.blob_id WHERE f.job_id = j.id) END,
+       j.files_gone_at IS NOT NULL,
        j.id, j.priority, j.grant_id, j.api_key_id, j.losses + j.free_losses"""
 COLUMNS_WIDTH = 18
 
@@ -116,8 +121,9 @@ SELECT {access.API_KEY_COLUMNS}, {COLUMNS}
 def snapshot(row: sql.Row) -> Snapshot:
     """Of COLUMNS."""
     job, sync, state, dialect, attempt, delay_ms, execution_ms, worker, output, error, progress = row[:11]
-    bucket_id, there, *line = row[11:COLUMNS_WIDTH]
+    bucket_id, files_gone, *line = row[11:COLUMNS_WIDTH]
     return Snapshot(
+        uuid=job,
         id=public_id(job, sync),
         state=State(state),
         dialect=dialect,
@@ -129,7 +135,7 @@ def snapshot(row: sql.Row) -> Snapshot:
         error=None if error is None else bytes(error),
         progress=None if progress is None else bytes(progress),
         bucket_id=bucket_id,
-        there=frozenset(there or ()),
+        files_gone=files_gone,
         queued=Queued(*line) if state == State.IN_QUEUE else None,
     )
 

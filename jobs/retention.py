@@ -6,7 +6,7 @@ goes on where it was, and two at once share the work.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -84,11 +84,31 @@ def delete_expired(tenant_id: UUID, before: datetime) -> int:
     return _forget(tenant_id, expires_at__lt=before)
 
 
+MARK = """
+UPDATE jobs_job SET files_gone_at = clock_timestamp() WHERE id IN (
+       SELECT id FROM jobs_job WHERE id = ANY (%s) AND files_gone_at IS NULL ORDER BY id FOR NO KEY UPDATE)"""
+
+
+def mark(jobs: Iterable[UUID | None]) -> None:
+    """Before files of theirs are deleted, so that no lock of both is held: from then on their status looks which are
+    there."""
+    if ids := [job for job in set(jobs) if job]:
+        sql.run(MARK, [ids])
+
+
+def delete_asset(tenant_id: UUID, asset_id: UUID) -> None:
+    """On request. Raises Refused: 404, 410."""
+    mark(Asset.all_tenants.filter(tenant_id=tenant_id, pk=asset_id).values_list("job_id", flat=True))
+    assets.delete(tenant_id, asset_id)
+
+
 def _forget(tenant_id: UUID, **which: datetime) -> int:
     """Bytes that a job still needs stay until it has ended (rules.md 25)."""
+    old = Asset.all_tenants.filter(tenant_id=tenant_id, **which).order_by(*(name[:-4] for name in which))
+    due = dict(old.values_list("pk", "job_id")[:BATCH])
+    mark(due.values())
     with transaction.atomic():
-        old = Asset.all_tenants.filter(tenant_id=tenant_id, **which).order_by(*(name[:-4] for name in which))
-        found = list(old.select_for_update(skip_locked=True)[:BATCH])
+        found = list(Asset.all_tenants.filter(pk__in=due).select_for_update(skip_locked=True))
         if found:
             receipt = tally.of_today(tenant_id)
             assets.forget(found, receipt)

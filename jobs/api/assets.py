@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.errors import Refused, bad_request
+from jobs import retention
 from jobs.api import shapes
 from jobs.api.access import media_type
 from jobs.ids import parse_job_id, public_id
@@ -192,7 +193,7 @@ class OneAsset(APIView):  # type: ignore[misc]
 
     @shapes.answers("Delete a file", None, 204, errors=(404, 410))
     def delete(self, request: Request, asset: UUID) -> Response:
-        assets.delete(request.user.tenant_id, asset)
+        retention.delete_asset(request.user.tenant_id, asset)
         return Response(status=204)
 
 

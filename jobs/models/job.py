@@ -60,6 +60,7 @@ class Job(Owned):
     execution_ms = models.BigIntegerField(null=True)
     worker_name = models.CharField(max_length=200, db_default="")
     payload_gone_at = models.DateTimeField(null=True, editable=False, help_text="Its input and output were deleted.")
+    files_gone_at = models.DateTimeField(null=True, editable=False, help_text="Of its files one was, or is to be.")
     events_gone_at = models.DateTimeField(null=True, editable=False, help_text="Its timeline was deleted.")
 
     class Meta:

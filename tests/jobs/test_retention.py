@@ -13,6 +13,7 @@ import orjson
 import pytest
 from django.conf import settings
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from accounts import sql
 from accounts.errors import Refused
@@ -347,6 +348,26 @@ def test_a_jobs_status_says_which_of_its_files_are_gone() -> None:
     ]
     discard(1000)
     assert (is_there(old), is_there(young)) == (False, True)
+
+
+def test_a_file_that_was_deleted_on_request_is_gone_in_its_jobs_status() -> None:
+    """Its job is marked first: whoever is killed in between has changed nothing."""
+    own = new_client(new_place("hearth"))
+    job, (first, _) = output_of(own, "first.png", "second.png")
+    with CaptureQueriesContext(connection) as asked:
+        history.result(job.uuid).json()
+    assert len(asked) == 1, "nobody looks while none was deleted"
+    retention.mark([job.uuid, None])
+    assert files_of(job).count(None) == 0
+    retention.delete_asset(own.tenant.pk, first.pk)
+    assert (files_of(job)[0], files_of(job)[1][:4]) == (None, "http")
+    with pytest.raises(Refused, match="was deleted at 20"):
+        retention.delete_asset(own.tenant.pk, first.pk)
+
+
+def files_of(job: JobId) -> list[Any]:
+    files: list[Any] = orjson.loads(history.result(job.uuid).json())["output"]["files"]
+    return files
 
 
 def test_an_upload_in_parts_whose_id_nobody_noted_is_dropped(acme: Client) -> None:

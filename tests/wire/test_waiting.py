@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -26,7 +26,7 @@ from tests.wire.api import Api, aside, check_refusal, finish, job_row, until
 
 WAKE_S = 0.2
 NOTHING = dict.fromkeys(("delay_ms", "execution_ms", "output", "error", "progress", "bucket_id"))
-SNAPSHOT = Snapshot(id="", state=State.IN_QUEUE, dialect="raw", attempt=1, worker="", **NOTHING)
+SNAPSHOT = Snapshot(uuid=UUID(int=0), id="", state=State.IN_QUEUE, dialect="raw", attempt=1, worker="", **NOTHING)
 LISTEN = "application_name = 'hearth listen'"
 
 
