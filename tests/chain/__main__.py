@@ -38,7 +38,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=24)
     parser.add_argument("--wait", type=int, default=30, help="seconds a job may wait at the far side")
     parser.add_argument("--hearth", action="store_true", help="near knows that far keeps Idempotency-Keys")
-    parser.add_argument("--settle", type=float, default=420, help="after the last kill: so long until all have ended")
+    parser.add_argument(
+        "--settle", type=float, default=1200, help="after the last kill: at most so long until all have ended"
+    )
     return parser.parse_args()
 
 

@@ -77,7 +77,8 @@ class Proxy:
 
         answer = await self._deal(forward)
         if answer is None:
-            request.transport.abort()
+            if request.transport:  # else its client has hung up by now
+                request.transport.abort()
             return web.Response()
         return web.Response(status=answer[0], body=answer[1], headers={"Content-Type": answer[2]})
 

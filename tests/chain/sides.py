@@ -1,6 +1,7 @@
 """Two Hearths, of which the far one plays RunPod for the near one, with stock SDK workers behind it, and a faulty proxy
 between them. Each is killed (-9) as a whole or in part, and started again."""
 
+import json
 import os
 import signal
 import sys
@@ -19,9 +20,23 @@ from hearth.local.seaweed import free_ports
 from tests.chain.proxy import Proxy
 from tests.local.running import Running, eventually, is_gone, manage
 
-WORKERS = 2
+WORKERS = ("w0", "w1")
 LOCAL = {"WORKERS": "0", "HEARTH_URL_ALLOW": "127.0.0.0/8", "HEARTH_LEASE_S": "8"}
-MAKE = "from jobs.models import Endpoint; Endpoint.objects.create(name='gpu', dialect='raw')"
+# One process for all commands of a side, since a start of Django takes seconds.
+FAR = f"""
+from django.core.management import call_command as call
+from jobs.models import Endpoint
+Endpoint.objects.create(name="gpu", dialect="raw")
+call("create_tenant", "hearth", endpoint="gpu", json=True)
+for name in {WORKERS}:
+    print("==", name)
+    call("worker_env", "gpu", name=name)
+"""
+NEAR = """
+from django.core.management import call_command as call
+call("add_runpod_endpoint", "cloud", *{options})
+call("create_tenant", "acme", endpoint="cloud", json=True)
+"""
 
 
 @dataclass
@@ -41,12 +56,23 @@ class Side:
 
     def kill(self) -> None:
         """All of it at once, and the next one as soon as it is gone."""
+        self.end()
+        self.start()
+
+    def end(self) -> None:
         processes = self.up.processes()
         for process in processes:
             kill(process)
         assert eventually(lambda: all(map(is_gone, processes)))
         self.up.signal(signal.SIGKILL)
-        self.start()
+
+    def told(self, code: str, **more: str) -> tuple[dict[str, str], str]:
+        """What a script with create_tenant says of the tenant, and what it says after that."""
+        done = manage(self.home, "shell", "-c", code, **more)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        made = next(number for number, line in enumerate(lines) if line.startswith("{"))
+        return json.loads(lines[made]), "\n".join(lines[made + 1 :])
 
     def kill_part(self, name: str) -> None:
         try:
@@ -84,30 +110,36 @@ class Sides:
         near = {"HEARTH_RUNPOD_URL": f"{proxy.calls_url}/v2", "HEARTH_URL": proxy.news_url}
         self.near = Side(folder / "near", near)
         proxy.targets = {proxy.calls: self.far.url, proxy.news: self.near.url}
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(Side.start, (self.far, self.near)))
-        assert manage(self.far.home, "shell", "-c", MAKE).returncode == 0
-        there = self.far.up.manage("create_tenant", "hearth", "--endpoint", "gpu", "--json")
-        self._workers = [self._worker(number) for number in range(WORKERS)]
-        options = ["--max-in-flight", str(in_flight), "--wait", str(wait_s), "--dialect", "raw"]
-        key = {"RUNPOD_API_KEY": there["api_key"], "HEARTH_RUNPOD_URL": f"{self.far.url}/v2"}
-        given = ["add_runpod_endpoint", "cloud", "--id", "gpu", *options, *(["--hearth"] if keys else [])]
-        done = manage(self.near.home, *given, **key)
-        assert done.returncode == 0, done.stderr
-        self.api_key = self.near.up.manage("create_tenant", "acme", "--endpoint", "cloud", "--json")["api_key"]
+        self._workers: list[Child] = []
+        options = ["--id", "gpu", "--max-in-flight", str(in_flight), "--wait", str(wait_s), "--dialect", "raw"]
+        try:
+            self._begin(options + (["--hearth"] if keys else []))
+        except BaseException:
+            self.stop()
+            raise
 
-    def _worker(self, number: int) -> Child:
-        lines = manage(self.far.home, "worker_env", "gpu", "--name", f"w{number}").stdout.splitlines()
+    def _begin(self, options: list[str]) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            near = pool.submit(self.near.start)
+            self.far.start()
+            there, workers = self.far.told(FAR)
+            near.result()
+        self._workers += [self._worker(*each.split("\n", 1)) for each in workers.split("== ")[1:]]
+        key = {"RUNPOD_API_KEY": there["api_key"], "HEARTH_RUNPOD_URL": f"{self.far.url}/v2"}
+        acme, _ = self.near.told(NEAR.format(options=options), **key)
+        self.api_key = acme["api_key"]
+
+    def _worker(self, name: str, block: str) -> Child:
+        lines = block.splitlines()
         given = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-        home = self.folder / f"worker-{number}"
+        home = self.folder / name
         home.mkdir()
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("HEARTH_", "DATABASE_"))}
         env = keep | given | {"HOME": str(home), "RUNPOD_PING_INTERVAL": "2000", "RUNPOD_LOG_LEVEL": "WARN"}
         argv = [sys.executable, str(ROOT / "tests" / "chain" / "handler.py"), str(self.runs)]
-        return Child(Part(name=f"worker-{number}", argv=argv, cwd=home, env=env), home / "log")
+        return Child(Part(name=name, argv=argv, cwd=home, env=env), home / "log")
 
     def stop(self) -> None:
         stop(self._workers)
-        for side in (self.near, self.far):
-            if hasattr(side, "up"):
-                side.up.signal(signal.SIGTERM)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(Side.end, [side for side in (self.near, self.far) if hasattr(side, "up")]))

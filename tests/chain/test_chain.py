@@ -5,7 +5,7 @@ import sys
 
 from hearth.local.instance import ROOT
 
-SHORT = ["--seed=8", "--jobs=60", "--seconds=14", "--kills=1", "--parts=3", "--settle=60", "--hearth"]
+SHORT = ["--seed=14", "--jobs=40", "--seconds=8", "--kills=1", "--parts=3", "--settle=120", "--hearth"]
 
 
 def test_each_job_ends_once_while_both_sides_are_killed_and_the_way_between_them_is_faulty() -> None:
