@@ -373,7 +373,7 @@ def test_each_has_his_share_of_the_place_by_the_weight_of_his_grant(ways: Ways) 
     for _ in range(50):
         overflow.overflow()
         for claimed in taken(ways.other, 1):
-            finish(ways.other, claimed)
+            finish(ways.other, claimed, ms=600_000)  # beside which it is nothing how busy this machine is
             ran[row(claimed).tenant_id] += 1
     assert sum(ran.values()) == 50
     shares = [ran[client.tenant.pk] for client in (ways.acme, globex, local)]
