@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from django.db import connection, transaction
 
 from accounts import sql
 from accounts.errors import Refused
 from accounts.models import Tenant
-from jobs import granted, history, lifecycle, limits, news, overflow, sweep, waits
+from jobs import following, granted, history, lifecycle, limits, news, overflow, sweep, waits
 from jobs.depth import Holder
 from jobs.ids import JobId
 from jobs.loss import lose
@@ -483,6 +484,14 @@ def test_why_it_waits_is_told_of_where_it_waits(ways: Ways) -> None:
         "reason": "next",
         "text": "It was moved to other workers. A worker is about to take it.",
     }
+
+
+def test_its_follower_hears_of_the_move_and_of_no_endpoint_that_is_not_his(ways: Ways) -> None:
+    job = ways.acme.submit()
+    overflow.overflow()
+    heard = [orjson.loads(each.json) for each in following.read(job.uuid, following.Seen()).news]
+    assert [each["event"] for each in heard if "event" in each] == ["created", MOVED]
+    assert ways.other.name not in str(heard)
 
 
 # races

@@ -1,5 +1,6 @@
 """One contract for all backends; and RunPod's answers and failures, each as an error that says whether to try again."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -130,6 +131,22 @@ def test_a_connection_that_is_lost_leaves_the_outcome_of_a_submit_open(
     there.meets("run", fault)
     with pytest.raises(OutcomeUnknown):
         at_runpod.submit(HANDOVER)
+
+
+def test_who_does_not_answer_in_time_may_have_taken_it(
+    at_runpod: RunPod, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TIMEOUT", "ASK_TIMEOUT"):
+        monkeypatch.setattr(runpod, name, httpx.Timeout(30, read=0.3))
+    held = threading.Event()
+    for op in ("run", "status"):
+        there.meets(op, Fault(held=held))
+    with pytest.raises(OutcomeUnknown, match="ReadTimeout"):
+        at_runpod.submit(HANDOVER)
+    with pytest.raises(BackendError, match="ReadTimeout") as caught:
+        at_runpod.status("rp-1")
+    held.set()
+    assert not caught.value.permanent
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("3", 3), ("100000", 300), ("Fri, 31 Dec 1999 23:59:59 GMT", 60)])
