@@ -23,7 +23,7 @@ from jobs.models import Attempt, Endpoint, Event, Grant, Overflow, Usage
 from jobs.queue import Claimed, claim
 from tests.cast import Client, Place, attempt_of, kinds, new_client, new_place, row
 from tests.jobs.simulation import LAST, queue
-from tests.overflows import swept
+from tests.overflows import die, live, swept
 
 HOLDER = Holder(name="h")
 MOVED = "moved"
@@ -44,14 +44,6 @@ class Ways:
     acme: Client
     way: Overflow
 
-    def lives(self, place: Place, workers: int = 1) -> None:
-        for n in range(workers):
-            place.worker(f"w{n}").poll()
-
-    def dies(self, place: Place) -> None:
-        back = ", ".join(f"{at} = {at} - interval '1 minute'" for at in ("take_at", "stop_at", "ping_at"))
-        sql.run(f"UPDATE jobs_worker SET {back} WHERE endpoint_id = %s", [place.endpoint.pk])
-
     def is_set(self, **fields: Any) -> None:
         Overflow.objects.filter(pk=self.way.pk).update(**fields)
 
@@ -61,7 +53,7 @@ def ways() -> Ways:
     """No worker has served the first; the other has two."""
     own, other = new_place("raw"), new_place("raw", price=Decimal("0.5"))
     made = Ways(own, other, new_client(own), Overflow.objects.create(endpoint=own.endpoint, to=other.endpoint))
-    made.lives(other, 2)
+    live(other, 2)
     return made
 
 
@@ -102,7 +94,7 @@ def test_what_no_worker_takes_runs_elsewhere_and_its_timeline_says_why(ways: Way
 
 
 def test_nothing_moves_while_workers_poll(ways: Ways) -> None:
-    ways.lives(ways.own)
+    live(ways.own)
     job = ways.acme.submit()
     assert overflow.overflow() == 0
     assert waits_at(job) == ways.own.endpoint.pk
@@ -115,7 +107,7 @@ def test_silence_says_nothing_while_nobody_could_hear_workers(ways: Ways) -> Non
 
 
 def test_a_job_that_waited_too_long_moves_though_workers_are_there(ways: Ways) -> None:
-    ways.lives(ways.own)
+    live(ways.own)
     ways.is_set(wait_s=60)
     old, new = ways.acme.submit(), ways.acme.submit()
     waited(old, 61)
@@ -126,7 +118,7 @@ def test_a_job_that_waited_too_long_moves_though_workers_are_there(ways: Ways) -
 
 @pytest.mark.parametrize("limit", [{"gpu_s_a_month": 5}, {"cost_a_month": Decimal("2.50")}])
 def test_an_endpoint_that_has_used_its_budget_hands_out_none(ways: Ways, limit: dict[str, Any]) -> None:
-    ways.lives(ways.own)
+    live(ways.own)
     Endpoint.objects.filter(pk=ways.own.endpoint.pk).update(price=Decimal("0.5"), **limit)
     queue(ways.acme, 3)
     (first,) = taken(ways.own, 1)
@@ -174,7 +166,7 @@ def test_a_paused_endpoints_jobs_stay(ways: Ways) -> None:
 
 
 def test_a_share_of_all_jobs_begins_at_the_other_fleet(ways: Ways) -> None:
-    ways.lives(ways.own)
+    live(ways.own)
     ways.is_set(share_percent=100)
     here = ways.acme.submit()
     overflow.overflow()
@@ -188,16 +180,16 @@ def test_a_share_of_all_jobs_begins_at_the_other_fleet(ways: Ways) -> None:
 
 def test_of_many_jobs_about_the_share_goes_there(ways: Ways) -> None:
     """Of 100 jobs of which 30 shall, fewer than 5 or more than 60 do once in 10**9 times."""
-    ways.lives(ways.own)
+    live(ways.own)
     ways.is_set(share_percent=30)
-    ways.lives(ways.other, 60)
+    live(ways.other, 60)
     overflow.overflow()
     there = Counter(waits_at(ways.acme.submit()) for _ in range(100))
     assert 5 <= there[ways.other.endpoint.pk] <= 60
 
 
 def test_a_fleet_that_cannot_keep_up_or_is_gone_has_no_share(ways: Ways) -> None:
-    ways.lives(ways.own)
+    live(ways.own)
     ways.is_set(share_percent=100)
     overflow.overflow()
     for _ in range(5):
@@ -205,7 +197,7 @@ def test_a_fleet_that_cannot_keep_up_or_is_gone_has_no_share(ways: Ways) -> None
     overflow.overflow()
     assert waits_at(ways.acme.submit()) == ways.own.endpoint.pk
     taken(ways.other)
-    ways.dies(ways.other)
+    die(ways.other)
     sql.run("UPDATE jobs_attempt SET released_at = ended_at WHERE endpoint_id = %s", [ways.other.endpoint.pk])
     overflow.overflow()
     assert waits_at(ways.acme.submit()) == ways.own.endpoint.pk
@@ -227,7 +219,7 @@ def test_no_more_go_than_can_run_there_soon(ways: Ways) -> None:
 
 def test_the_first_of_several_that_can_take_it_gets_it(ways: Ways) -> None:
     third = new_place("raw", max_running=1)
-    ways.lives(third)
+    live(third)
     Overflow.objects.create(endpoint=ways.own.endpoint, to=third.endpoint, position=2)
     queue(ways.acme, 10)
     assert overflow.overflow() == 6
@@ -242,7 +234,7 @@ def test_none_go_where_none_are_taken(ways: Ways, fault: dict[str, Any]) -> None
     Endpoint.objects.filter(pk=ways.other.endpoint.pk).update(**fault)
     ways.acme.submit()
     assert overflow.overflow() == 0
-    ways.dies(ways.other)
+    die(ways.other)
     Endpoint.objects.filter(pk=ways.other.endpoint.pk).update(mode="open", gpu_s_a_month=None)
     assert overflow.overflow() == 0
 
@@ -256,7 +248,7 @@ def test_only_raw_stands_for_raw(ways: Ways) -> None:
 def test_files_of_hearths_are_fetched_by_workers_of_the_same_dialect_only() -> None:
     own, other = new_place("hearth"), new_place("worker-comfyui")
     Overflow.objects.create(endpoint=own.endpoint, to=other.endpoint)
-    other.worker().poll()
+    live(other)
     acme = new_client(own)
     plain, named = acme.submit(), acme.submit()
     sql.run("UPDATE jobs_payload SET inputs = '[]' WHERE job_id = %s", [named.uuid])
@@ -269,10 +261,10 @@ def test_files_of_hearths_are_fetched_by_workers_of_the_same_dialect_only() -> N
 def test_what_waits_at_a_fleet_that_died_comes_back_to_one_that_lives(ways: Ways) -> None:
     job = ways.acme.submit()
     overflow.overflow()
-    ways.dies(ways.other)
+    die(ways.other)
     assert overflow.overflow() == 0
     assert waits_at(job) == ways.other.endpoint.pk
-    ways.lives(ways.own)
+    live(ways.own)
     assert overflow.overflow() == 1
     assert waits_at(job) == ways.own.endpoint.pk
     assert said(job)[1] == f"back to {ways.own.name}: at {ways.other.name} no worker of it has polled for 30 s"
@@ -284,11 +276,11 @@ def test_a_job_that_came_back_does_not_go_to_and_fro(ways: Ways) -> None:
     for pause_s in (10, 20, 40):
         overflow.overflow()
         assert waits_at(job) == ways.other.endpoint.pk
-        ways.dies(ways.other)
-        ways.lives(ways.own)
+        die(ways.other)
+        live(ways.own)
         assert overflow.overflow() == 1
-        ways.lives(ways.other, 2)
-        ways.dies(ways.own)
+        live(ways.other, 2)
+        die(ways.own)
         waited(job, pause_s - 5)
         assert overflow.overflow() == 0
         waited(job, 6)
@@ -299,8 +291,8 @@ def test_it_goes_on_to_the_next_from_one_that_died(ways: Ways) -> None:
     Overflow.objects.create(endpoint=ways.own.endpoint, to=third.endpoint, position=2)
     job = ways.acme.submit()
     overflow.overflow()
-    ways.dies(ways.other)
-    ways.lives(third)
+    die(ways.other)
+    live(third)
     overflow.overflow()
     waited(job, 11)
     overflow.overflow()
@@ -434,7 +426,7 @@ def test_a_retry_begins_where_the_job_was_addressed(ways: Ways) -> None:
     overflow.overflow()
     (claimed,) = taken(ways.other)
     assert news.done(ways.other.endpoint.pk, HOLDER.name, attempt_of(claimed), news.Done(error=b'"no"'))
-    ways.lives(ways.own)
+    live(ways.own)
     assert ways.acme.retry(job) == "IN_QUEUE"
     assert waits_at(job) == ways.own.endpoint.pk
     (again,) = taken(ways.own)
@@ -525,7 +517,7 @@ def test_what_is_claimed_while_it_moves_runs_once(ways: Ways) -> None:
 def test_claims_at_both_places_and_moves_at_once_run_each_job_once_and_never_more_than_the_cap(ways: Ways) -> None:
     Grant.all_tenants.filter(pk=ways.acme.grant.pk).update(max_running=3)
     ways.is_set(wait_s=0)
-    ways.lives(ways.own, 2)
+    live(ways.own, 2)
     queue(ways.acme, 40)
     most: list[int] = []
     over = threading.Event()

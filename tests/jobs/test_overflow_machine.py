@@ -27,7 +27,7 @@ from jobs.overflow import READY, overflow
 from jobs.queue import Claimed, claim
 from jobs.states import FINAL
 from tests.cast import attempt_of, new_client, new_place, row
-from tests.overflows import swept
+from tests.overflows import die, live, swept
 
 T = TypeVar("T")
 PICKS = st.integers(0, 999)
@@ -111,10 +111,9 @@ class TwoFleets(RuleBasedStateMachine):
     def has_workers(self, at_other: bool, there: bool) -> None:
         place = self.other if at_other else self.own
         if there:
-            for n in range(WORKERS):
-                place.worker(f"w{n}").poll()
+            live(place, WORKERS)
         else:
-            sql.run("UPDATE jobs_worker SET take_at = NULL, ping_at = NULL WHERE endpoint_id = %s", [place.endpoint.pk])
+            die(place)
 
     @rule(wait_s=st.sampled_from([None, 0]), share=st.sampled_from([0, 50]), gone=st.sampled_from([False, False, True]))
     def operator(self, wait_s: int | None, share: int, gone: bool) -> None:
