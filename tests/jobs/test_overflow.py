@@ -281,9 +281,9 @@ def test_a_job_that_came_back_does_not_go_to_and_fro(ways: Ways) -> None:
         assert overflow.overflow() == 1
         live(ways.other, 2)
         die(ways.own)
-        waited(job, pause_s - 5)
+        waited(job, pause_s * 0.3)
         assert overflow.overflow() == 0
-        waited(job, 6)
+        waited(job, pause_s * 0.7 + 1)
 
 
 def test_it_goes_on_to_the_next_from_one_that_died(ways: Ways) -> None:
