@@ -26,7 +26,7 @@ AS_SMALL_AS = ((PIXELS, 75), (PIXELS, 50), (PIXELS // 2, 50))  # pixels and qual
 MOST_PIXELS, MOST_BYTES = 50_000_000, 256 * 1024**2  # of a picture or a frame that is decoded, and of a picture's file
 FILM_S, POSTER_AT = 5, 0.1  # what decoding may take; of its length, since many begin black
 MOST, AT_ONCE = 100, 4  # files of one job that have one, and how many are put at a time
-WAIT_S = 5  # for those that are not made yet when all files are stored; then, for S3 to take them
+MADE_S, PUT_S = 15, 5  # for those that are not made yet when all files are stored, by threads of low priority; for S3
 Kept = Stored | JobError
 BROWSERS_SHOW = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/apng", "image/avif")
 
@@ -45,7 +45,7 @@ class Previews:
     async def beside(self, stored: Sequence[Kept], hearth: Hearth, putter: Putter) -> list[Kept]:
         """Put beside the files that have arrived, which then say so. stored: of all the files, in order."""
         try:
-            await asyncio.wait({self._making}, timeout=WAIT_S)
+            await asyncio.wait({self._making}, timeout=MADE_S)
             pairs = [(stored[at], body) for at, body in sorted(self._made.items())]
             arrived = await _put({one.asset.id: body for one, body in pairs if isinstance(one, Stored)}, hearth, putter)
             return [_telling(item, arrived) for item in stored]
@@ -78,7 +78,7 @@ async def _put(made: Mapping[str, Spool], hearth: Hearth, putter: Putter) -> set
             log.info("the preview of %s was left out: %s", slot.id, error)
 
     with suppress(TimeoutError):
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PUT_S):
             await at_most(AT_ONCE, one, await hearth.previews({id: body.size for id, body in made.items()}))
     return arrived
 

@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 import pytest
 from PIL import Image
 
-from tests.e2e.instance import Instance, TenantClient, download, example
+from tests.e2e.instance import Instance, TenantClient, download, example, picture, saved
 
 NOISE = Image.effect_noise((640, 480), 60)
 
@@ -152,6 +152,14 @@ def test_pictures_come_converted_and_without_their_workflow(acme: TenantClient) 
     assert (asset["name"].rpartition(".")[2], asset["content_type"]) == ("webp", "image/webp")
     assert Image.open(io.BytesIO(body)).format == "WEBP"
     assert b"class_type" not in body
+
+
+def test_pictures_and_films_have_previews(acme: TenantClient) -> None:
+    for workflow, size in ((saved(picture(1200), "1"), (512, 512)), (example("video_mp4"), None)):
+        output = acme.call("POST", "runsync", {"input": {"workflow": workflow}})["output"]
+        (asset,) = output["assets"]
+        small = Image.open(io.BytesIO(download(asset["preview"])))
+        assert (small.format, small.size) == ("WEBP", size or (asset["width"], asset["height"]))
 
 
 def test_large_base64_reaches_comfyui_by_s3(up: Instance, acme: TenantClient) -> None:

@@ -184,6 +184,8 @@ PICTURE = saved(Image.new("RGB", (1200, 900), BLUE))
 @pytest.fixture
 def of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeComfy, "content", PICTURE)
+    monkeypatch.setattr(preview, "MADE_S", 60)
+    monkeypatch.setattr(preview, "PUT_S", 60)
 
 
 async def made_by(hearth: FakeHearth, **input: Any) -> dict[str, Any]:
@@ -235,7 +237,7 @@ async def test_an_s3_that_refuses_one_takes_the_others(of_pictures: None) -> Non
 
 
 async def test_a_hearth_that_hangs_is_not_waited_for(of_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview, "WAIT_S", 0.2)
+    monkeypatch.setattr(preview, "PUT_S", 0.2)
     async with FakeHearth() as hearth:
         hearth.hangs = ("small",)
         assert told(await made_by(hearth)) == [None] * 3
@@ -250,7 +252,7 @@ async def test_a_picture_that_takes_too_long_is_not_waited_for(
         go_on.wait(20)
         made.set()
 
-    monkeypatch.setattr(preview, "WAIT_S", 0.2)
+    monkeypatch.setattr(preview, "MADE_S", 0.2)
     monkeypatch.setattr(preview, "_preview", slow)
     async with FakeHearth() as hearth:
         try:
