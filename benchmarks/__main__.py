@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from itertools import groupby
 from pathlib import Path
 
 from benchmarks.bench import Bench
@@ -29,6 +30,7 @@ ROWS = {  # in this order: the first finds the instance at rest, the last stops 
     "waiting": "benchmarks.waiting",
     "up": "benchmarks.rest",
 }
+BROKE_OFF = "it broke off"
 
 
 def main() -> int:
@@ -73,16 +75,25 @@ def measure(instance: Instance, options: argparse.Namespace) -> tuple[dict[str, 
     use_its_database(instance)
     bench = Bench(instance=instance, rounds=options.rounds, quick=options.quick)
     rows: dict[str, Row] = {}
-    failed = False
-    for name in [name for name in ROWS if name in (options.rows or ROWS)]:
-        begun = time.monotonic()
-        try:
-            rows[name] = getattr(importlib.import_module(ROWS[name]), name)(bench)
-        except Exception as error:
-            traceback.print_exc()
-            rows[name], failed = Row(left_out=f"it broke off: {error}"), True
-        say(f"{name}: {time.monotonic() - begun:.0f} s")
-    return rows, failed
+    try:
+        for module, names in groupby((name for name in ROWS if name in (options.rows or ROWS)), key=ROWS.__getitem__):
+            bench.let_go()
+            for name in names:
+                rows[name] = measured(bench, module, name)
+    finally:
+        bench.let_go()
+    return rows, any(row.left_out.startswith(BROKE_OFF) for row in rows.values())
+
+
+def measured(bench: Bench, module: str, name: str) -> Row:
+    begun = time.monotonic()
+    try:
+        row: Row = getattr(importlib.import_module(module), name)(bench)
+    except Exception as error:
+        traceback.print_exc()
+        row = Row(left_out=f"{BROKE_OFF}: {error}")
+    say(f"{name}: {time.monotonic() - begun:.0f} s")
+    return row
 
 
 def use_its_database(instance: Instance) -> None:

@@ -40,19 +40,19 @@ def waiting(bench: Bench) -> Row:
 
 
 async def _row(bench: Bench, place: Place, name: str, kind: "type[Crowd]") -> Row:
-    web = bench.instance.restart_web()  # one that has no memory to spare from earlier rows
-    waiters, at_once = bench.count(WAITERS, 200), bench.count(AT_ONCE, 20)
+    web = bench.instance.pids()["web"] if bench.quick else bench.instance.restart_web()  # none to spare of other rows
+    waiters, at_once = bench.count(WAITERS, 60), bench.count(AT_ONCE, 5)
     many, *few = place.api_keys
     async with aiohttp.ClientSession(bench.instance.url) as session:
         crowd = kind(bench.instance.port, place, session)
-        await crowd.grow(many, BATCH)  # so that threads, connections and what is loaded late are there
+        await crowd.grow(many, bench.count(BATCH, 10))  # so that threads, connections and what is loaded late are there
         await crowd.purge(many)
         before = pss_bytes(web)
         for api_key in few:
             await crowd.grow(api_key, at_once)
         await crowd.grow(many, waiters - at_once * len(few))
         each_kb = (pss_bytes(web) - before) / waiters / 1000
-        wakes = [await crowd.wake_one_by_one(bench.count(WAKES, 10)) for _ in range(bench.rounds)]
+        wakes = [await crowd.wake_one_by_one(bench.count(WAKES, 3)) for _ in range(bench.rounds)]
         purged = [await crowd.purge(api_key) for api_key in few]
         await crowd.purge(many)
         crowd.leave()
@@ -80,14 +80,14 @@ def _common(
 async def _polls(bench: Bench, place: Place) -> Row:
     """Workers poll, anew as soon as they are answered 204; a job that is submitted is some worker's."""
     web = bench.instance.restart_web()
-    waiters = bench.count(WAITERS, 200)
+    waiters = bench.count(WAITERS, 60)
     async with aiohttp.ClientSession(bench.instance.url) as session:
         crowd = Polls(bench.instance.port, place, session)
-        await crowd.grow("", BATCH)
+        await crowd.grow("", bench.count(BATCH, 10))
         before = pss_bytes(web)
         await crowd.grow("", waiters)
         each_kb = (pss_bytes(web) - before) / waiters / 1000
-        woken = [await crowd.submit_one_by_one(bench.count(WAKES, 10)) for _ in range(bench.rounds)]
+        woken = [await crowd.submit_one_by_one(bench.count(WAKES, 3)) for _ in range(bench.rounds)]
         crowd.leave()
     figures = _common("job-take", waiters, each_kb, "job-take: run sent → a worker has the job", woken, None)
     return Row(figures=figures, raw={"job_take_woken_ms": woken})

@@ -48,7 +48,8 @@ def run(bench: Bench) -> Row:
     place = new_place(MANY_TENANTS)
     body = workflow_body()
     many = [request("POST", f"{place.path}/run", api_key, body) for api_key in place.api_keys]
-    with floor(bench) as bare, runpods_server(bench) as runpods:
+    bare = bench.kept(floor)
+    with runpods_server(bench) as runpods:
         hearth = Target(port=bench.instance.port, pid=bench.instance.pids()["web"])
         found = interleaved(
             bench.rounds,
@@ -78,16 +79,15 @@ def status(bench: Bench) -> Row:
         "queued": [_status_request(place.api_keys[0], place, _queued(place, place.api_keys[0]))],
         "queued, 50 tenants": [_status_request(key, many, _queued(many, key)) for key in many.api_keys],
     }
-    with floor(bench) as bare:
-        targets = {"floor": bare, "Hearth": Target(port=bench.instance.port, pid=bench.instance.pids()["web"])}
-        found = interleaved(
-            bench.rounds,
-            {
-                f"{name}, {what}": partial(_load, bench, target, requests)
-                for what, requests in asked.items()
-                for name, target in targets.items()
-            },
-        )
+    targets = {"floor": bench.kept(floor), "Hearth": Target(port=bench.instance.port, pid=bench.instance.pids()["web"])}
+    found = interleaved(
+        bench.rounds,
+        {
+            f"{name}, {what}": partial(_load, bench, target, requests)
+            for what, requests in asked.items()
+            for name, target in targets.items()
+        },
+    )
     rates = _rates(found)
     over = [
         Figure(name=f"Hearth / floor, {what}", unit="×", rounds=_over_floor(rates, what), at_least=0.5)
@@ -137,7 +137,7 @@ def _run(bench: Bench, target: Target, requests: Sequence[str]) -> Measured:
 def _load(bench: Bench, target: Target, requests: Sequence[str]) -> Measured:
     with apart(target.pid, bench.instance.processes()):
         before = cpu_s(target.pid)
-        load = put_load(Plan(port=target.port, requests=requests, seconds=bench.seconds))
+        load = put_load(Plan(port=target.port, requests=requests, seconds=bench.seconds, warm_s=bench.warm_s))
         return Measured(load=load, cpu_ms=(cpu_s(target.pid) - before) * 1000 / load.answers_in_all)
 
 

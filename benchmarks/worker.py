@@ -5,7 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -32,7 +32,8 @@ LONGEST_S = 60.0
 def handler(bench: Bench) -> Row:
     """The handler alone, with base64, over the same prompt straight to ComfyUI; both with one kept session."""
     count = bench.count(40, 3)
-    with a_comfyui(bench) as (url, folder), asyncio.Runner() as runner:
+    url, folder = bench.kept(a_comfyui)
+    with asyncio.Runner() as runner:
         found = interleaved(
             bench.rounds,
             {
@@ -89,12 +90,10 @@ class Fleet:
 @contextmanager
 def fleet(bench: Bench) -> Iterator[Fleet]:
     place, home = new_place(), bench.instance.home
-    with ExitStack() as stack:
-        comfyui_url, folder = stack.enter_context(a_comfyui(bench))
-        env = place.worker_environment(bench.instance.url)
-        part = instance.worker(home, 99, env, comfyui_url, folder)
-        part = replace(part, argv=[sys.executable, "-m", "benchmarks.timed_worker"], name="timed-worker")
-        child = stack.enter_context(running(part, home))
+    comfyui_url, folder = bench.kept(a_comfyui)
+    part = instance.worker(home, 99, place.worker_environment(bench.instance.url), comfyui_url, folder)
+    part = replace(part, argv=[sys.executable, "-m", "benchmarks.timed_worker"], name="timed-worker")
+    with running(part, home) as child:
         wait(child, lambda: place.endpoint.workers.filter(take_at__isnull=False).exists())
         yield Fleet(place=place, url=f"{bench.instance.url}{place.path}", comfyui_url=comfyui_url, log=child.log)
 
@@ -115,7 +114,8 @@ def runsync(bench: Bench) -> Row:
     saw it. What is left of the way from `run` to the handler is ours.
     """
     count = bench.count(25, 2)
-    with fleet(bench) as ours, asyncio.Runner() as runner:
+    ours = bench.kept(fleet)
+    with asyncio.Runner() as runner:
         runner.run(_synced(ours, 2))
         found = interleaved(
             bench.rounds,
@@ -183,8 +183,9 @@ async def _sync(session: aiohttp.ClientSession, url: str) -> Timed:
 def busy(bench: Bench) -> Row:
     """Jobs of 200 ms, all queued at first: how much of the time ComfyUI had one. Prefetch: jobs that a worker is
     handed beside the one that runs."""
-    count = bench.count(20, 4)
-    with fleet(bench) as ours, asyncio.Runner() as runner:
+    count = bench.count(20, 2)
+    ours = bench.kept(fleet)
+    with asyncio.Runner() as runner:
         if not can_sleep(ours.comfyui_url):
             return Row(left_out="it needs the stand-in's StandinSleep: run it without COMFYUI_URL")
         runner.run(_synced(ours, 2))

@@ -1,4 +1,4 @@
-"""The harness itself, on a quick run of some of its rows: what it measures, and that it leaves nothing behind."""
+"""The harness itself, on a quick run of all its rows: what it measures, and that it leaves nothing behind."""
 
 import json
 import subprocess
@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import ROWS
 from hearth.local.instance import ROOT
-
-ROWS = ("tasks", "status", "claim", "runsync", "waiting")
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +19,8 @@ def bench() -> Iterator[tuple[str, dict[str, Any]]]:
     """What it printed, and the JSON that it wrote. Its temporary folder is in one of ours."""
     with tempfile.TemporaryDirectory(prefix="hearth-t-") as folder:
         out = Path(folder) / "latest.json"
-        argv = [sys.executable, "-m", "benchmarks", *ROWS, "--quick", "--rounds", "1", "--out", str(out)]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=110)
+        argv = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--out", str(out)]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr
         yield done.stdout, json.loads(out.read_text())
 
