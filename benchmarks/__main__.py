@@ -39,7 +39,7 @@ def main() -> int:
     raise_file_limit()
     begun, said = time.time(), {"machine": described(), "versions": versions()}
     try:
-        with running_instance() as instance:
+        with running_instance(options.quick) as instance:
             rows, failed = measure(instance, options)
     except KeyboardInterrupt:
         return 130

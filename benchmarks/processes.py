@@ -22,10 +22,11 @@ NOT_OURS = ("HEARTH_", "DATABASE_", "DJANGO_", "RUNPOD_", "BUCKET_", "PYTEST_")
 
 
 class Instance:
-    """`make up` with one worker, fsync on. Its folder is gone at the end."""
+    """`make up` with one worker, fsync on unless it is only to be quick. Its folder is gone at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quick: bool) -> None:
         self.home = Home(folder)
+        self._settings = {"HEARTH_TEST_FSYNC": "off"} if quick else {}
         self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -35,7 +36,7 @@ class Instance:
         part = Part(
             name="instance",
             argv=[sys.executable, "-m", "hearth.local", "up"],
-            env={**environment(), **more},
+            env={**environment(), **more, **self._settings},
             cwd=ROOT,
             grace_s=90.0,
         )
@@ -71,9 +72,9 @@ class Instance:
 
 
 @contextmanager
-def running_instance() -> Iterator[Instance]:
+def running_instance(quick: bool) -> Iterator[Instance]:
     with tempfile.TemporaryDirectory(prefix="hearth-bench-", ignore_cleanup_errors=True) as folder:
-        instance = Instance(Path(folder))
+        instance = Instance(Path(folder), quick)
         instance.home.folder("logs")
         try:
             yield instance
