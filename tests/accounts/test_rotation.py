@@ -39,8 +39,10 @@ class Keys:
 
 @pytest.fixture
 def keys(database: str) -> Iterator[Keys]:
-    """The secrets of the other tests open again when this one has ended: the web has the keys of the run."""
+    """Without what other tests sealed with a lost key. Their secrets open again when this one has ended: the web has
+    the keys of the run."""
     made = Keys()
+    list(reseal_all(discard=True))
     made.use(made.new, *made.old)
     yield made
     made.use(*made.old, made.new)
@@ -105,8 +107,9 @@ def test_after_a_rotation_the_first_key_alone_opens_every_sealed_column(keys: Ke
     keys.use(keys.new, *keys.old)
     assert "The first key alone opens all" in rotate()
     keys.use(keys.new)
+    first = Fernet(keys.new)
     for column in sealed_fields():
-        assert known[str(column)] in [secret.unseal() for secret in all_of(column)]
+        assert known[str(column)] in [first.decrypt(secret.token).decode() for secret in all_of(column)]
 
 
 COLUMNS = """
