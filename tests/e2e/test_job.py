@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import json
+import secrets
 from collections.abc import Iterator
 from typing import Any
 from urllib.error import HTTPError
@@ -150,7 +151,9 @@ def test_a_wrong_workflow_is_refused_before_the_queue(acme: TenantClient, sdk: A
 
 
 def test_what_only_comfyui_can_reject_fails_with_its_node_class_and_message(acme: TenantClient) -> None:
-    found = acme.call("POST", "runsync", {"input": {"workflow": example("load_image")}})
+    graph = example("load_image")
+    graph["1"]["inputs"]["image"] = f"{secrets.token_hex(8)}.png"  # a real ComfyUI may have the example's own
+    found = acme.call("POST", "runsync", {"input": {"workflow": graph}})
     assert found["status"] == "FAILED"
     assert "Node 1 (LoadImage)" in found["error"]
     assert found["output"]["nodes"]["1"][0]["type"] == "custom_validation_failed"
