@@ -22,7 +22,7 @@ async def says(outputs: dict[str, Any]) -> AsyncIterator[FakeComfy]:
 
 
 async def run(fake: FakeComfy, given: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    return await handled(fake.url, given, **{**FAST, **settings})
+    return await handled(fake.url, given, **{**FAST, "http_s": 10.0, **settings})
 
 
 def test_an_answer_of_run_and_of_runsync_fits_through_runpods_cloud() -> None:
