@@ -8,9 +8,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.errors import Refused, not_found
-from accounts.models import ApiKey
+from accounts.models import ApiKey, Key, Limited
 
-LIMITS = ("max_queued", "max_running", "requests_per_10s", "gpu_s_a_month", "cost_a_month")
+LIMITS = tuple(field.name for field in Limited._meta.fields)
 MOST_KEYS = 1000  # of a tenant that are neither revoked nor expired
 
 
@@ -22,9 +22,10 @@ def issue(tenant_id: UUID, **fields: Any) -> tuple[ApiKey, str]:
     return ApiKey.issue(tenant_id=tenant_id, **fields)
 
 
-def one(tenant_id: UUID, prefix: str) -> ApiKey:
+def one(tenant_id: UUID, prefix: str, *, lock: bool = False) -> ApiKey:
     """Raises Refused(404)."""
-    key = ApiKey.all_tenants.filter(tenant_id=tenant_id, prefix=prefix).first()
+    keys = ApiKey.all_tenants.select_for_update() if lock else ApiKey.all_tenants
+    key = keys.filter(tenant_id=tenant_id, prefix=prefix).first()
     if key is None:
         raise not_found(f"There is no API key hth_{prefix}_… of yours.")
     return key
@@ -42,15 +43,12 @@ def change(tenant_id: UUID, prefix: str, **fields: Any) -> ApiKey:
 def roll(tenant_id: UUID, prefix: str, overlap: timedelta) -> tuple[ApiKey, str]:
     """A new key like the old one, which goes on for `overlap`. Raises Refused: 404, 409 if that is over."""
     with transaction.atomic():
-        now = timezone.now()
-        old = ApiKey.all_tenants.select_for_update().filter(tenant_id=tenant_id, prefix=prefix).first()
-        if old is None:
-            raise not_found(f"There is no API key hth_{prefix}_… of yours.")
-        if old.revoked_at or (old.expires_at and old.expires_at <= now):
+        old = one(tenant_id, prefix, lock=True)
+        if old.state != Key.ACTIVE:
             raise Refused(409, "key_over", "This key was revoked or has expired. Make a new one.")
         same = {name: getattr(old, name) for name in ("name", "scopes", "expires_at", *LIMITS)}
         new = issue(tenant_id, **same)
-        _end(old, now + overlap)
+        _end(old, timezone.now() + overlap)
         return new
 
 

@@ -121,6 +121,7 @@ class Key(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="To the minute.")
 
     kind: str
+    ACTIVE, EXPIRED, REVOKED = "active", "expired", "revoked"
 
     class Meta:
         abstract = True
@@ -130,6 +131,12 @@ class Key(models.Model):
         """Make and save a key; returns it with its text, which is shown this once."""
         key = new_key(cls.kind)
         return cls._default_manager.create(prefix=key.prefix, digest=key.digest, **fields), key.text
+
+    @property
+    def state(self) -> str:
+        if self.revoked_at:
+            return self.REVOKED
+        return self.EXPIRED if self.expires_at and self.expires_at <= timezone.now() else self.ACTIVE
 
     def revoke(self) -> None:
         self.revoked_at = self.revoked_at or timezone.now()

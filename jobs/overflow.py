@@ -5,7 +5,6 @@ says in whose queue it is: its tenant's own, or elsewhere a stand-in of that, wh
 what was moved is claimed, billed and lost as what was addressed there, and is its client's as before.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 from django.db import transaction
 
 from accounts import sql
-from jobs.caps import ENDPOINT_HAS_LEFT, GRANT_MAY, SPENT, TENANT_MAY
+from jobs import budgets
+from jobs.caps import GRANT_MAY, SPENT, TENANT_MAY
 from jobs.history import up_for
 from jobs.live import announce, news_key
 from jobs.models import Endpoint, Overflow
@@ -22,7 +22,6 @@ from jobs.sight import ALIVE_S, WORKERS_SEEN
 from jobs.usage import FIRST_MS
 from jobs.wake import wake_endpoint
 
-log = logging.getLogger("hearth.overflow")
 MOST = 50  # of a key's jobs that are looked at, and that move to a place, in one sweep
 READY = 2  # times what runs at a place at once is what may be there from elsewhere, running or waiting
 UNBOUNDED = 500  # where no number is said
@@ -31,7 +30,7 @@ PAUSE_S, MOST_PAUSE_S = 10, 600  # before a job that came back may go again: twi
 
 def overflow() -> int:
     """Mark budgets; bring back what cannot run where it went; send away what cannot run here. How many jobs moved."""
-    mark_budgets()
+    budgets.mark()
     ways = list(Overflow.objects.order_by("position", "id"))
     sides = _sides()
     if not sides:
@@ -40,23 +39,6 @@ def overflow() -> int:
     moved += sum(_send(way, sides) for way in ways)
     _line_up(ways, sides)
     return moved
-
-
-# Exact at the hand-over would be the sum over all tenants, under the endpoint's lock, at each claim.
-MARK = f"""
-UPDATE jobs_endpoint e SET spent_at = CASE WHEN {SPENT} THEN NULL ELSE clock_timestamp() END
- WHERE coalesce(e.gpu_s_a_month, e.cost_a_month) IS NOT NULL AND {ENDPOINT_HAS_LEFT} = {SPENT}
-    OR coalesce(e.gpu_s_a_month, e.cost_a_month) IS NULL AND {SPENT}
-RETURNING e.id, e.backend, e.name, e.spent_at IS NOT NULL"""
-
-
-def mark_budgets() -> None:
-    """Which endpoints have used what they may in this month, that of what runs there included."""
-    with transaction.atomic():
-        for endpoint_id, backend, name, spent in sql.rows(MARK):
-            log.info("endpoint %s has %s budget of this month", name, "used its" if spent else "again")
-            if not spent:
-                wake_endpoint(endpoint_id, backend)
 
 
 @dataclass(frozen=True, kw_only=True)

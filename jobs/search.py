@@ -10,12 +10,11 @@ import orjson
 from django.db.models import Exists, F, Func, OuterRef, QuerySet, TextField, Value
 
 from jobs import absent
-from jobs.history import queued, result, timeline
+from jobs.history import result, timeline
 from jobs.ids import parse_job_id
 from jobs.models import Attempt, Deletion, Job, Payload
 from jobs.states import State
-from jobs.waits import why
-from storage.assets import WHEN
+from storage.assets import when
 
 WITH_ERROR = (State.FAILED, State.TIMED_OUT)
 
@@ -84,9 +83,9 @@ def shown(job: Job) -> dict[str, Any]:
         "status": job.state,
         "priority": job.priority,
         "key": {"prefix": key.prefix, "name": key.name} if key else None,
-        "created_at": _when(job.created_at),
-        "started_at": _when(job.started_at),
-        "finished_at": _when(job.finished_at),
+        "created_at": when(job.created_at),
+        "started_at": when(job.started_at),
+        "finished_at": when(job.finished_at),
         "delay_ms": job.delay_ms,
         "execution_ms": job.execution_ms,
         "worker": job.worker_name or None,
@@ -97,22 +96,16 @@ def shown(job: Job) -> dict[str, Any]:
 
 def told(job: Job, *, with_input: bool) -> dict[str, Any]:
     """All of it; what was deleted of it by then is None, and `payload_deleted_at` says when."""
-    known = result(job.pk).fields() if job.payload_gone_at is None else {}
+    known = orjson.loads(result(job.pk).json()) if job.payload_gone_at is None else {}
     given = Payload.objects.values_list("input", flat=True).get(pk=job.pk) if with_input and known else b"null"
     return {
         **shown(job),
         "attempts": [_attempt(attempt) for attempt in Attempt.objects.filter(job=job).order_by("number")],
         "timeline": timeline(job),
-        "queue": why(queued(job)) if job.state == State.IN_QUEUE else None,
-        "output": _json(known.get("output")),
-        "error": _json(known.get("error")),
+        **{name: known.get(name) for name in ("queue", "output", "error")},
         **({"input": orjson.loads(bytes(given))} if with_input else {}),
-        "payload_deleted_at": _when(job.payload_gone_at),
+        "payload_deleted_at": when(job.payload_gone_at),
     }
-
-
-def _json(fragment: Any) -> Any:
-    return None if fragment is None else orjson.loads(orjson.dumps(fragment))
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
@@ -120,13 +113,9 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "number": attempt.number,
         "worker": attempt.worker_name or None,
         "outcome": attempt.outcome or None,
-        "handed_at": _when(attempt.handed_at),
-        "started_at": _when(attempt.started_at),
-        "ended_at": _when(attempt.ended_at),
+        "handed_at": when(attempt.handed_at),
+        "started_at": when(attempt.started_at),
+        "ended_at": when(attempt.ended_at),
         "gpu_ms": attempt.gpu_ms,
         "cost": None if attempt.cost is None else str(attempt.cost),
     }
-
-
-def _when(at: datetime | None) -> str | None:
-    return at.strftime(WHEN) if at else None

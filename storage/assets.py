@@ -26,6 +26,11 @@ WHEN = "%Y-%m-%dT%H:%M:%SZ"
 SLACK = timedelta(minutes=1)  # between the end of an upload URL's life and the last byte that comes by it
 
 
+def when(at: datetime | None) -> str | None:
+    """As the API tells times."""
+    return at.strftime(WHEN) if at else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class New:
     """A file that comes from a tenant. sha256: 64 hex digits; who made them says whether they are to be trusted."""

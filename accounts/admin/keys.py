@@ -9,7 +9,6 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
@@ -20,12 +19,6 @@ from accounts.models import ApiKey, Key, Limited
 
 _KEY = re.compile(r"(?:hth|hwk)_([0-9a-f]{1,12})")
 KEY_STATES: Labels = {"active": "success", "expired": "warning", "revoked": "danger"}
-
-
-def key_state(key: Key) -> str:
-    if key.revoked_at:
-        return "revoked"
-    return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
 
 
 class KeyState(RadioFilter):  # type: ignore[misc]
@@ -93,7 +86,7 @@ class KeyAdmin(Admin):
 
     @admin.display(description="state")
     def state(self, key: Key) -> str:
-        return str(display_for_label(key_state(key), "-", KEY_STATES))
+        return str(display_for_label(key.state, "-", KEY_STATES))
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         key = self.get_object(request, str(object_id))

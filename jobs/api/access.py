@@ -12,8 +12,9 @@ from rest_framework.request import Request
 from accounts import access, sql
 from accounts.keys import given_key
 from accounts.models import ApiKey
+from jobs.granted import READ, RUN
 
-RUN, READ, MANAGE = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value, ApiKey.Scope.MANAGE.value
+MANAGE = ApiKey.Scope.MANAGE.value
 CALLER = f"""
 WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, caller.tenant_id

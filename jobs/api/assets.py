@@ -223,8 +223,8 @@ def _shown(asset: Asset, job: str | None, days: int) -> dict[str, Any]:
         "bytes": blob.bytes,
         "sha256": blob.sha256,
         **({name: value for name, value in of_job.items() if value}),
-        "created_at": asset.created_at.strftime(assets.WHEN),
-        "expires_at": ends_at and ends_at.strftime(assets.WHEN),
+        "created_at": assets.when(asset.created_at),
+        "expires_at": assets.when(ends_at),
         "url": asset.url or signer.url(blob.bucket, blob.key),
         "preview": signer.url(blob.bucket, preview_key(blob.key)) if asset.preview else None,
     }

@@ -15,7 +15,7 @@ from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import cancel_job, retry_job
 from jobs.models import Deletion, Job
 from jobs.states import State
-from storage.assets import WHEN
+from storage.assets import when
 
 BY = "by the client"
 
@@ -102,7 +102,7 @@ def _shown(receipt: Deletion) -> dict[str, Any]:
     numbers = ("payloads", "events", "assets", "files", "bytes", "out_of_reach")
     return {
         "receipt": str(receipt.pk),
-        "asked_at": receipt.asked_at.strftime(WHEN),
-        "done_at": receipt.done_at and receipt.done_at.strftime(WHEN),
+        "asked_at": when(receipt.asked_at),
+        "done_at": when(receipt.done_at),
         **{name: getattr(receipt, name) for name in numbers},
     }

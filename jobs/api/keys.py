@@ -3,18 +3,17 @@
 from datetime import timedelta
 from typing import Any
 
-from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import issuing
-from accounts.models import ApiKey
+from accounts.models import ApiKey, Key
 from jobs.api import shapes
 from jobs.api.access import MANAGE
 from jobs.api.assets import Paged, Pages, checked
-from storage.assets import WHEN
+from storage.assets import when
 
 OVERLAP_S = (0, 30 * 24 * 3600)
 
@@ -91,15 +90,14 @@ class Roll(Managed):
 
 
 def shown(key: ApiKey) -> dict[str, Any]:
-    over = key.revoked_at or (key.expires_at and key.expires_at <= timezone.now())
     dates = ("created_at", "last_used_at", "expires_at", "revoked_at")
     return {
         "prefix": key.prefix,
         "name": key.name,
         "scopes": key.scopes,
-        "good": not over,
+        "good": key.state == Key.ACTIVE,
         **limits(key),
-        **{name: at and at.strftime(WHEN) for name in dates for at in [getattr(key, name)]},
+        **{name: when(getattr(key, name)) for name in dates},
     }
 
 

@@ -77,11 +77,6 @@ STATUS = {
     },
     "example": {"id": "01a20f1c-…-e1", "status": "COMPLETED", "delayTime": 12, "executionTime": 2140, "output": {}},
 }
-MOVED = {
-    "type": "object",
-    "required": ["id", "status"],
-    "properties": {"id": {"type": "string"}, "status": {"type": "string", "enum": list(State)}},
-}
 COUNTS = {"type": "object", "additionalProperties": {"type": "integer"}}
 HEALTH = {"type": "object", "required": ["jobs", "workers"], "properties": {"jobs": COUNTS, "workers": COUNTS}}
 STREAM = {
@@ -108,13 +103,13 @@ WAIT = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 
 
 # (method, path under /v2/{endpoint}, summary, parameters, whether a submission is sent, answer, further refusals)
 WIRE: list[tuple[str, str, str, list[dict[str, Any]], bool, dict[str, Any], tuple[int, ...]]] = [
-    ("post", "run", "Queue a job", [ONCE], True, _ref("JobMoved"), (400, 409, 413, 422)),
+    ("post", "run", "Queue a job", [ONCE], True, _ref("Moved"), (400, 409, 413, 422)),
     ("post", "runsync", "Queue a job and wait", [ONCE, WAIT], True, _ref("JobStatus"), (400, 409, 413, 422)),
     ("get", "status/{job}", "A job's state and result", [JOB], False, _ref("JobStatus"), (404, 410)),
     ("get", "status-sync/{job}", "The same, once it has ended", [JOB, WAIT], False, _ref("JobStatus"), (404, 410)),
     ("get", "stream/{job}", "What it yielded since the last read", [JOB], False, STREAM, (404, 410)),
-    ("post", "cancel/{job}", "End a job", [JOB], False, _ref("JobMoved"), (404, 410)),
-    ("post", "retry/{job}", "Queue a job that failed again", [JOB], False, _ref("JobMoved"), (404, 409, 410)),
+    ("post", "cancel/{job}", "End a job", [JOB], False, _ref("Moved"), (404, 410)),
+    ("post", "retry/{job}", "Queue a job that failed again", [JOB], False, _ref("Moved"), (404, 409, 410)),
     ("post", "purge-queue", "Cancel all queued jobs", [], False, PURGED, (404,)),
     ("get", "health", "Jobs and workers, counted", [], False, HEALTH, (404,)),
     ("get", "requests", "The latest 100 jobs", [], False, REQUESTS, (404,)),
@@ -123,7 +118,7 @@ WIRE: list[tuple[str, str, str, list[dict[str, Any]], bool, dict[str, Any], tupl
 
 def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """The document, with what Starlette serves beside Django."""
-    result["components"]["schemas"] |= {"Submission": SUBMISSION, "JobStatus": STATUS, "JobMoved": MOVED}
+    result["components"]["schemas"] |= {"Submission": SUBMISSION, "JobStatus": STATUS}
     for method, path, summary, parameters, submits, answer, refusals in WIRE:
         operation = _operation(f"v2_{path.split('/')[0]}", summary, ["RunPod"], answer, refusals)
         operation["parameters"] = [ENDPOINT, *parameters]

@@ -1,4 +1,18 @@
+import pytest
+
+from tests.api.v1 import V1
 from tests.stage import _database, own_place, place
+from tests.wire.api import Api
 from tests.wire.conftest import acme, globex, http, own_acme
 
 __all__ = ["_database", "acme", "globex", "http", "own_acme", "own_place", "place"]
+
+
+@pytest.fixture
+def v1(acme: Api) -> V1:
+    return V1.of(acme.http, acme.client)
+
+
+@pytest.fixture
+def stranger(globex: Api) -> V1:
+    return V1.of(globex.http, globex.client)

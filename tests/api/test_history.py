@@ -15,16 +15,6 @@ from tests.wire.api import Api, finish
 NOT_FOUND = ("nothing", "01a2093a-d5ca-7234-b16e-9e33650c0a44-e1", "%00", "x" * 500)
 
 
-@pytest.fixture
-def v1(acme: Api) -> V1:
-    return V1.of(acme.http, acme.client)
-
-
-@pytest.fixture
-def stranger(globex: Api) -> V1:
-    return V1.of(globex.http, globex.client)
-
-
 def listed(v1: V1, **params: Any) -> list[str]:
     answered = v1.call("GET", "jobs", params=params)
     assert answered.status_code == 200, answered.text

@@ -12,16 +12,6 @@ from tests.cast import new_place
 from tests.wire.api import Api, finish
 
 
-@pytest.fixture
-def v1(acme: Api) -> V1:
-    return V1.of(acme.http, acme.client)
-
-
-@pytest.fixture
-def stranger(globex: Api) -> V1:
-    return V1.of(globex.http, globex.client)
-
-
 def test_a_key_learns_whose_it_is_and_what_it_may(acme: Api, v1: V1) -> None:
     Tenant.objects.filter(pk=acme.client.tenant.pk).update(max_queued=7, cost_a_month=Decimal("9.50"))
     found = v1.get("me")

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from accounts import sql
 from accounts.errors import Refused
 from accounts.models import Tenant
-from jobs import following, granted, history, lifecycle, limits, news, overflow, sweep, waits
+from jobs import budgets, following, granted, history, lifecycle, limits, news, overflow, sweep, waits
 from jobs.depth import Holder
 from jobs.ids import JobId
 from jobs.loss import lose
@@ -131,14 +131,14 @@ def test_an_endpoint_that_has_used_its_budget_hands_out_none(ways: Ways, limit: 
     assert taken(ways.own) == []
     assert told(job)["text"] == "The endpoint has used its budget of this month (UTC)."
     Endpoint.objects.filter(pk=ways.own.endpoint.pk).update(**dict.fromkeys(limit, 100))
-    overflow.mark_budgets()
+    budgets.mark()
     assert len(taken(ways.own)) == 1
 
 
 def test_a_new_month_is_a_new_budget(ways: Ways) -> None:
     Endpoint.objects.filter(pk=ways.own.endpoint.pk).update(gpu_s_a_month=0)
     ways.acme.submit()
-    overflow.mark_budgets()
+    budgets.mark()
     assert taken(ways.own) == []
     sql.run("UPDATE jobs_endpoint SET spent_at = spent_at - interval '1 month' WHERE id = %s", [ways.own.endpoint.pk])
     assert len(taken(ways.own)) == 1
@@ -149,7 +149,7 @@ def test_what_runs_counts_towards_the_endpoints_budget(ways: Ways) -> None:
     queue(ways.acme, 2)
     (running,) = taken(ways.own, 1)
     sql.run(LAST, [11_000, running.job, running.number])
-    overflow.mark_budgets()
+    budgets.mark()
     assert taken(ways.own) == []
 
 
