@@ -219,12 +219,15 @@ SELECT id, home FROM (
     ) c
  WHERE n + queued <= %(slots)s ORDER BY low, start + (n - 1 + queued) * step, n, home LIMIT %(room)s"""
 
+# A grant's first one waits for a claim that counts what runs by the grant without its tenant's lock (queue.py).
 STAND_IN = """
 INSERT INTO jobs_grant (tenant_id, endpoint_id, overflow_of_id, weight, max_running, price)
 SELECT g.tenant_id, %(to)s, g.id, g.weight, g.max_running, own.price
   FROM jobs_grant g
   LEFT JOIN jobs_grant own ON own.tenant_id = g.tenant_id AND own.endpoint_id = %(to)s AND own.overflow_of_id IS NULL
- WHERE g.overflow_of_id IS NULL AND g.id = ANY (%(homes)s) ORDER BY g.id FOR KEY SHARE OF g
+ WHERE g.overflow_of_id IS NULL AND g.id = ANY (%(homes)s)
+   AND NOT EXISTS (SELECT 1 FROM jobs_grant s WHERE s.overflow_of_id = g.id AND s.endpoint_id = %(to)s)
+ ORDER BY g.id FOR NO KEY UPDATE OF g
     ON CONFLICT (overflow_of_id, endpoint_id) WHERE overflow_of_id IS NOT NULL DO NOTHING"""
 
 SEND = """

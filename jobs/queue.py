@@ -220,6 +220,7 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), place AS MATERIALIZED
      CROSS JOIN LATERAL (SELECT coalesce(sum({OVER}), 0) FROM jobs_attempt a
                           WHERE a.grant_id = g.id AND a.released_at IS NULL) over (ms)
      WHERE g.id = %(grant)s AND {HANDS_OUT} AND {GRANT_MAY} AND {TENANT_MAY}
+       AND (%(locked)s::bool OR g.max_running IS NULL OR NOT {IS_SPREAD})
 ), head AS (
     SELECT j.id FROM place g CROSS JOIN LATERAL ({HEADS}) h JOIN jobs_job j ON j.id = h.id
      WHERE j.state = 'IN_QUEUE' AND j.grant_id = g.id AND (%(job)s::uuid IS NULL OR j.id = %(job)s)
@@ -260,6 +261,7 @@ SELECT job.id, job.sync, job.attempt, place.dialect, p.input, p.request_bucket, 
 
 def _take(found: Found, holder: Holder, turn: float) -> Claimed | None:
     params: dict[str, Any] = {"grant": found.grant, "job": found.job, "turn": turn, "least": ANY}
+    params["locked"] = found.tenant_id is not None  # else, if it got its first stand-in meanwhile, it is for the next
     params |= {"worker": holder.worker_id, "worker_name": holder.name, "starts": holder.starts}
     row = sql.first(TAKE, params)
     if row is None:

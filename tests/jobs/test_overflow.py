@@ -12,6 +12,7 @@ import orjson
 import pytest
 from django.db import connection, transaction
 
+import jobs.queue
 from accounts import sql
 from accounts.errors import Refused
 from accounts.models import Tenant
@@ -512,6 +513,40 @@ def test_what_is_claimed_while_it_moves_runs_once(ways: Ways) -> None:
         assert moving.result(30) == 1
     assert taken(ways.own) == []
     assert [claimed.job for claimed in taken(ways.other)] == [job.uuid]
+
+
+def test_a_first_move_waits_for_a_claim_that_has_counted_what_runs(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a grant has a stand-in, a claim locks nothing else to count what was addressed by it."""
+    Grant.all_tenants.filter(pk=ways.acme.grant.pk).update(max_running=1)
+    ways.is_set(wait_s=0)
+    live(ways.own)
+    queue(ways.acme, 10)
+    there: list[Claimed] = []
+    gone, counted, take = threading.Event(), threading.Event(), jobs.queue._take
+
+    def move_and_claim() -> None:
+        try:
+            overflow.overflow()
+            with transaction.atomic():
+                there.extend(taken(ways.other))
+                gone.set()
+                assert counted.wait(30)
+        finally:
+            connection.close()
+
+    mover = threading.Thread(target=move_and_claim)
+
+    def late(*given: Any) -> Any:
+        if mover.ident is None:
+            mover.start()
+            gone.wait(1)
+        return take(*given)
+
+    monkeypatch.setattr(jobs.queue, "_take", late)
+    here = taken(ways.own)
+    counted.set()
+    mover.join(30)
+    assert len(here) + len(there) == 1
 
 
 def test_claims_at_both_places_and_moves_at_once_run_each_job_once_and_never_more_than_the_cap(ways: Ways) -> None:
