@@ -1,13 +1,16 @@
 """A tenant's job history: which jobs a search finds, newest first, and one with all that was kept of it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db.models import Exists, F, Func, OuterRef, QuerySet, TextField, Value
+from django.db.models import Exists, F, Func, OuterRef, Q, QuerySet, TextField, Value
 
 from jobs import absent
 from jobs.history import result, timeline
@@ -22,7 +25,7 @@ WITH_ERROR = (State.FAILED, State.TIMED_OUT)
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """Empty: any. `since`, `until` (without it): by the time in a job's id, to the ms. `key`: an API key's prefix.
-    `error`: a part of what went wrong, in capitals or not."""
+    `error`: a part of what went wrong, its ASCII in capitals or not."""
 
     states: Sequence[str] = ()
     endpoint: str = ""
@@ -45,9 +48,23 @@ def found(tenant_id: UUID, search: Search) -> QuerySet[Job]:
     if search.until:
         jobs = jobs.filter(pk__lt=_first_id(search.until))
     if search.error:
-        text = Func(F("payload__error"), Value("UTF8"), function="convert_from", output_field=TextField())
-        jobs = jobs.annotate(why=text).filter(state__in=WITH_ERROR, why__icontains=search.error)
+        text = Func(F("payload__error"), Value("escape"), function="encode", output_field=TextField())
+        forms = [Q(why__icontains=_escaped(form)) for form in _json_forms(search.error)]
+        jobs = jobs.annotate(why=text).filter(reduce(or_, forms), state__in=WITH_ERROR)
     return jobs
+
+
+def _json_forms(text: str) -> set[str]:
+    """How it may stand in an error's JSON: as it is or in ASCII, or once more within a string, as the SDK writes."""
+    plain = {orjson.dumps(text).decode()[1:-1], json.dumps(text)[1:-1]}
+    return plain | {json.dumps(form)[1:-1] for form in plain}
+
+
+def _escaped(text: str) -> str:
+    """As PostgreSQL's encode(…, 'escape') shows bytes, which no bytes make fail."""
+    return "".join(
+        "\\\\" if byte == 0x5C else chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}" for byte in text.encode()
+    )
 
 
 def _first_id(at: datetime) -> UUID:

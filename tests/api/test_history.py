@@ -1,12 +1,15 @@
 """/api/v1/jobs: a tenant finds its jobs, reads all that was kept of one, cancels and retries it."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from accounts import sql
 from jobs.ids import parse_job_id
+from jobs.models import Payload
 from jobs.news import Done, done
 from tests.api.v1 import V1
 from tests.cast import attempt_of
@@ -64,6 +67,21 @@ def test_a_part_of_the_error_finds_what_failed(acme: Api, v1: V1) -> None:
     assert listed(v1, error="OUT OF memory") == [oom]
     assert listed(v1, error="%_") == listed(v1, error="«X»") == [other]
     assert listed(v1, error="out", status="COMPLETED") == []
+
+
+@pytest.mark.parametrize("text", ['File "/a b.py"', "Größe", "a\\b", "tab\there", "🔥"])
+@pytest.mark.parametrize("write", [orjson.dumps, lambda text: json.dumps(text).encode()], ids=["utf-8", "ascii"])
+def test_an_error_is_found_however_its_json_was_written(acme: Api, v1: V1, text: str, write: Any) -> None:
+    plain = fail(acme, write(f"what: {text}, and so on"))
+    of_the_sdk = fail(acme, write(write({"error_message": f"what: {text}, and so on"}).decode()))
+    assert listed(v1, error=text) == [of_the_sdk, plain]
+
+
+def test_bytes_that_are_no_text_break_nobodys_search(acme: Api, v1: V1, stranger: V1) -> None:
+    job = fail(acme, b'"boom"')
+    Payload.objects.filter(pk=parse_job_id(job).uuid).update(error=b"\xff\x00 boom")  # type: ignore[union-attr]
+    assert listed(v1, error="BOOM") == [job]
+    assert listed(stranger, error="boom") == []
 
 
 def test_a_key_finds_what_it_submitted(acme: Api, v1: V1, stranger: V1) -> None:

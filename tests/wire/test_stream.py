@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -168,14 +169,21 @@ def test_of_two_readers_each_has_what_the_other_has_not_and_in_order(acme: Api, 
     assert sorted(seen[0] + seen[1]) == list(range(100))
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+WAITING_FOR = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
 
 
 @contextmanager
-def locked(database: str, job: str) -> Iterator[None]:
+def locked(database: str, job: str) -> Iterator[int]:
+    """The job, by a session of its own: its pid."""
     with psycopg.connect(database) as session:
         session.execute("SELECT 1 FROM jobs_job WHERE id = %s FOR NO KEY UPDATE", [job_of(job).uuid])
-        yield
+        yield session.info.backend_pid
+
+
+def open_at_web(web: int, client: int) -> bool:
+    """Whether web still has its end of the connection between these ports: it closes it once it knows of a hang-up."""
+    ends = [line.split()[1:3] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any([int(end.rpartition(":")[2], 16) for end in pair] == [web, client] for pair in ends)
 
 
 def one_chunk(job: str) -> tuple[Any, ...]:
@@ -190,11 +198,15 @@ def test_what_a_reader_who_hung_up_did_not_get_stays_in_the_stream(
     add_chunks(acme, held, 1)
     chunk = one_chunk(job)
     parts = urlsplit(str(acme.http.base_url))
+    web = parts.hostname or "", parts.port or 80
     head = f"GET /v2/{acme.endpoint}/stream/{job} HTTP/1.1\r\nHost: h\r\nAuthorization: {acme.authorization}\r\n\r\n"
-    with locked(database, job), socket.create_connection((parts.hostname or "", parts.port or 80)) as client:
-        client.sendall(head.encode())
-        until(lambda: sql.one(WAITING)[0])
-    until(lambda: one_chunk(job)[0] != chunk[0] and not one_chunk(job)[1])
+    with locked(database, job) as holder:
+        with socket.create_connection(web) as client:
+            port = client.getsockname()[1]
+            client.sendall(head.encode())
+            until(lambda: sql.one(WAITING_FOR, [holder])[0], 60)
+        until(lambda: not open_at_web(web[1], port), 60)
+    until(lambda: one_chunk(job)[0] != chunk[0] and not one_chunk(job)[1], 60)
     assert acme.stream(job) == ("IN_PROGRESS", [1])
 
 
