@@ -11,6 +11,7 @@ import time
 import traceback
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.machine import described, versions
@@ -28,6 +29,8 @@ ROWS = {  # in this order: the first finds the instance at rest, the last stops 
     "runsync": "benchmarks.worker",
     "busy": "benchmarks.worker",
     "waiting": "benchmarks.waiting",
+    "following": "benchmarks.waiting",
+    "polling": "benchmarks.waiting",
     "up": "benchmarks.rest",
 }
 BROKE_OFF = "it broke off"
@@ -37,18 +40,19 @@ def main() -> int:
     options = arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended
     raise_file_limit()
-    begun, said = time.time(), {"machine": described(), "versions": versions()}
+    begun, rows = time.time(), dict[str, Row]()
+    said: dict[str, Any] = {"machine": described(), "versions": versions(), "interrupted": False}
     try:
         with running_instance(options.quick) as instance:
-            rows, failed = measure(instance, options)
+            measure(instance, options, rows)
     except KeyboardInterrupt:
-        return 130
-    print(f"\n{table(rows)}\n")
+        said["interrupted"] = True
     said |= {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)), "seconds": round(time.time() - begun)}
     said |= {"rounds": options.rounds, "quick": options.quick, "rows": {name: row.json() for name, row in rows.items()}}
     options.out.write_text(json.dumps(said, indent=1))
-    print(f"{said['seconds']} s, on {said['machine']['cpu']}; raw rounds are in {options.out}")
-    return 1 if failed else 0
+    say(f"\n{table(rows)}\n\n{said['seconds']} s, on {said['machine']['cpu']}; raw rounds are in {options.out}")
+    broke_off = any(row.left_out.startswith(BROKE_OFF) for row in rows.values())
+    return 130 if said["interrupted"] else int(broke_off)
 
 
 def arguments() -> argparse.Namespace:
@@ -69,12 +73,11 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def measure(instance: Instance, options: argparse.Namespace) -> tuple[dict[str, Row], bool]:
-    """The rows, and whether one of them broke off: it says why, and the others are measured all the same."""
+def measure(instance: Instance, options: argparse.Namespace, rows: dict[str, Row]) -> None:
+    """Each row as it comes. One that breaks off says why, and the others are measured all the same."""
     say(f"an instance in {instance.home.path} was ready after {instance.start():.1f} s")
     use_its_database(instance)
     bench = Bench(instance=instance, rounds=options.rounds, quick=options.quick)
-    rows: dict[str, Row] = {}
     try:
         for module, names in groupby((name for name in ROWS if name in (options.rows or ROWS)), key=ROWS.__getitem__):
             bench.let_go()
@@ -82,7 +85,6 @@ def measure(instance: Instance, options: argparse.Namespace) -> tuple[dict[str, 
                 rows[name] = measured(bench, module, name)
     finally:
         bench.let_go()
-    return rows, any(row.left_out.startswith(BROKE_OFF) for row in rows.values())
 
 
 def measured(bench: Bench, module: str, name: str) -> Row:
@@ -92,7 +94,7 @@ def measured(bench: Bench, module: str, name: str) -> Row:
     except Exception as error:
         traceback.print_exc()
         row = Row(left_out=f"{BROKE_OFF}: {error}")
-    say(f"{name}: {time.monotonic() - begun:.0f} s")
+    say(f"{name}, {time.monotonic() - begun:.0f} s:\n{table({name: row})}\n")
     return row
 
 

@@ -26,20 +26,20 @@ Times = list[list[float]]
 
 
 def waiting(bench: Bench) -> Row:
+    return uvloop.run(_row(bench, "runsync", Runsync))
+
+
+def following(bench: Bench) -> Row:
+    return uvloop.run(_row(bench, "events", Streams))
+
+
+def polling(bench: Bench) -> Row:
+    return uvloop.run(_polls(bench))
+
+
+async def _row(bench: Bench, name: str, kind: "type[Crowd]") -> Row:
     """One tenant's jobs are ended one by one by a fake worker; of the others each purges its own, all at once."""
-    places = [new_place(tenants=1 + bench.rounds, dialect="raw") for _ in range(3)]
-    rows = [
-        uvloop.run(_row(bench, places[0], "runsync", Runsync)),
-        uvloop.run(_row(bench, places[1], "events", Streams)),
-        uvloop.run(_polls(bench, places[2])),
-    ]
-    return Row(
-        figures=[figure for row in rows for figure in row.figures],
-        raw={name: raw for row in rows for name, raw in row.raw.items()},
-    )
-
-
-async def _row(bench: Bench, place: Place, name: str, kind: "type[Crowd]") -> Row:
+    place = new_place(tenants=1 + bench.rounds, dialect="raw")
     web = bench.instance.pids()["web"] if bench.quick else bench.instance.restart_web()  # none to spare of other rows
     waiters, at_once = bench.count(WAITERS, 60), bench.count(AT_ONCE, 5)
     many, *few = place.api_keys
@@ -77,8 +77,9 @@ def _common(
     ]
 
 
-async def _polls(bench: Bench, place: Place) -> Row:
+async def _polls(bench: Bench) -> Row:
     """Workers poll, anew as soon as they are answered 204; a job that is submitted is some worker's."""
+    place = new_place(tenants=1, dialect="raw")
     web = bench.instance.restart_web()
     waiters = bench.count(WAITERS, 60)
     async with aiohttp.ClientSession(bench.instance.url) as session:

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from accounts import sql
 from jobs.caps import GRANT_MAY, HANDS_OUT, IS_SPREAD, KEY_MAY, TENANT_MAY, limits_something
-from jobs.depth import Holder, room
+from jobs.depth import Holder, look, room
 from jobs.states import HAS_DELIVERIES, News, State, announce_deliveries, delivery_sql, move_sql
 from jobs.usage import FIRST_MS
 
@@ -44,6 +44,10 @@ def claim(endpoint_id: int, holder: Holder, n: int) -> Taken:
 
     When others hold the locks of all grants that have work, it tries again rather than answer empty.
     """
+    if holder.worker_id is not None:
+        queued, has_room = look(endpoint_id, holder)
+        if not queued or not has_room:
+            return Taken(jobs=[], full=not has_room)
     until = time.monotonic() + LOCK_WAIT_S
     while True:
         with transaction.atomic():

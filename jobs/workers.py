@@ -22,13 +22,14 @@ SETTLE_S = 2  # what a worker said within this time of a hand-over may be older 
 
 @dataclass(frozen=True, kw_only=True)
 class Poller:
-    """A worker whose key was good, as its poll goes on."""
+    """A worker whose key was good, as its poll goes on. `holds`: it had attempts to let go of when it began."""
 
     endpoint_id: int
     worker_id: int
     name: str
     dialect: str
     prefetch: int
+    holds: bool
 
     @property
     def holder(self) -> Holder:
@@ -41,15 +42,17 @@ def printable(text: str, most: int) -> str:
     return "".join(char if char.isprintable() else " " for char in text[:most])
 
 
+# Its commit does not wait for the disk: what a crash of PostgreSQL may lose of it is when a worker polled.
 SEEN = """
 INSERT INTO jobs_worker (endpoint_id, name, version, first_seen_at, {at}, stops_in_job, hung_up, unhealthy)
-SELECT e.id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, false, '' FROM jobs_endpoint e
- WHERE e.id = %(endpoint)s
+SELECT e.id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, false, ''
+  FROM jobs_endpoint e, set_config('synchronous_commit', 'off', true) WHERE e.id = %(endpoint)s
     ON CONFLICT (endpoint_id, name) DO UPDATE
    SET {at} = clock_timestamp(), unhealthy = '', hung_up = jobs_worker.hung_up AND %(pinged)s,
        version = CASE WHEN excluded.version <> '' THEN excluded.version ELSE jobs_worker.version END
 RETURNING id, (SELECT dialect FROM jobs_endpoint WHERE id = %(endpoint)s),
-          (SELECT prefetch FROM jobs_endpoint WHERE id = %(endpoint)s)"""
+          (SELECT prefetch FROM jobs_endpoint WHERE id = %(endpoint)s),
+          EXISTS (SELECT 1 FROM jobs_attempt a WHERE a.worker_id = jobs_worker.id AND a.released_at IS NULL)"""
 
 
 def seen(key: GivenKey, endpoint: str, name: str, at: str, version: str = "") -> Poller:
@@ -57,14 +60,16 @@ def seen(key: GivenKey, endpoint: str, name: str, at: str, version: str = "") ->
     endpoint_id = access.check_worker_key(key, endpoint)
     params = {"endpoint": endpoint_id, "name": name, "version": printable(version, 50)}
     params["pinged"] = at == "ping_at"
-    worker_id, dialect, prefetch = sql.one(SEEN.format(at=at), params)
-    return Poller(endpoint_id=endpoint_id, worker_id=worker_id, name=name, dialect=dialect, prefetch=prefetch)
+    worker_id, dialect, prefetch, holds = sql.one(SEEN.format(at=at), params)
+    return Poller(
+        endpoint_id=endpoint_id, worker_id=worker_id, name=name, dialect=dialect, prefetch=prefetch, holds=holds
+    )
 
 
 def begin_take(key: GivenKey, endpoint: str, name: str, *, idle: bool) -> Poller:
     """A job-take poll begins. A worker that says it has nothing in progress has lost what it was handed before."""
     poller = seen(key, endpoint, name, "take_at")
-    if idle:
+    if idle and poller.holds:
         settled = "a.handed_at < clock_timestamp() - %(settle)s * interval '1 s'"
         _let_go(poller.worker_id, settled, "its worker asked for work and had none in progress")
     return poller
@@ -124,7 +129,8 @@ UPDATE jobs_worker w SET stops_in_job = true
 def begin_stop(key: GivenKey, endpoint: str, name: str) -> Poller:
     """A job-stop poll begins. One that begins during a job comes from a worker whose handler does not block it."""
     poller = seen(key, endpoint, name, "stop_at")
-    sql.run(STOPS_IN_JOB, {"worker": poller.worker_id, "settle": SETTLE_S})
+    if poller.holds:
+        sql.run(STOPS_IN_JOB, {"worker": poller.worker_id, "settle": SETTLE_S})
     return poller
 
 

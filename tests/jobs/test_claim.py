@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from jobs import news, queue
+from jobs import news, queue, workers
 from jobs.depth import Holder
 from jobs.models import Attempt, Job
 from jobs.queue import Claimed, claim
@@ -176,3 +177,23 @@ def test_a_stock_worker_keeps_its_own_count(acme: Client) -> None:
     for n in range(5):
         acme.submit({"n": n})
     assert len(acme.place.worker().take(n=4)) == 4
+
+
+@pytest.mark.parametrize("prefetch", [0, 1])
+@pytest.mark.parametrize("full", [False, True])
+def test_an_idle_poll_is_three_statements_of_which_none_locks(full: bool, prefetch: int) -> None:
+    place = new_place("hearth", prefetch=prefetch)
+    client, worker = new_client(place), place.worker()
+    if full:
+        client.submit()
+        worker.take_one()
+        client.submit()
+    else:
+        worker.poll()  # so that its key is marked as used
+    with CaptureQueriesContext(connection) as asked:
+        poller = worker.poll(idle=True)
+        taken = workers.take(poller, 1)
+    assert (taken.jobs, taken.full) == ([], full)
+    told = [query["sql"] for query in asked.captured_queries]
+    assert len(told) == 3 + full  # what it holds: whether it has lost that
+    assert not any("FOR NO KEY UPDATE" in text or "BEGIN" in text for text in told)
