@@ -15,6 +15,7 @@ PATHS = {
     *("audio", "audio_path", "video", "video_path", "latent", "model_file", "recording", "normal", "lineart"),
 }
 """Inputs of nodes that ComfyUI or well-known custom nodes join to a folder, most without a look at where it leads."""
+HOLDS_TEXT = (str, dict, list)
 LONGEST_PATH, LONGEST_NAME_BYTES = 4096, 255  # of a path and of one part of it, as file systems take them
 ANNOTATION = re.compile(r".?\[(input|output|temp)\]$", re.DOTALL)  # ComfyUI cuts one character before it as well
 UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^[A-Za-z]:")  # lone surrogates have no UTF-8
@@ -44,7 +45,7 @@ def paths_fault(workflow: Mapping[str, Any], names: Iterable[str]) -> str:
     for node, about in workflow.items():
         inputs = about.get("inputs") if isinstance(about, dict) else None
         for name, value in _texts(inputs if isinstance(inputs, dict) else {}):
-            if value not in own and (fault := _path_fault(name, value)):
+            if not value.isalnum() and value not in own and (fault := _path_fault(name, value)):
                 return f"node {node[:80]!r}, input {name[:80]!r}: {value[:80]!r} {fault}"
     return ""
 
@@ -61,15 +62,17 @@ def unwrapped(value: Any) -> Any:
 
 def _texts(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each text at any depth, by the nearest name. Links hold one too, a node's id, which is harmless."""
-    waiting: list[tuple[str, Any]] = list(inputs.items())
+    waiting = [(name, value) for name, value in inputs.items() if isinstance(value, HOLDS_TEXT)]
     while waiting:  # no recursion: a client may nest deeper than Python's stack is
         name, value = waiting.pop()
         if isinstance(value, str):
             yield name, value
         elif isinstance(value, dict):
-            waiting += [(name if key == WRAP else key, inner) for key, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(name, inner) for inner in value]
+            waiting += [
+                (name if key == WRAP else key, inner) for key, inner in value.items() if isinstance(inner, HOLDS_TEXT)
+            ]
+        else:
+            waiting += [(name, inner) for inner in value if isinstance(inner, HOLDS_TEXT)]
 
 
 def _path_fault(name: str, value: str) -> str:
