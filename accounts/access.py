@@ -1,7 +1,7 @@
 """Who is asking: the part of a verb's one statement that reads the key, and what it refuses with.
 
-A statement begins `WITH {API_KEY}`, joins what it does to `caller` (no row unless the key is good and has the scope),
-and returns `{API_KEY_COLUMNS}` first, so that one round trip both acts and can say why it did not.
+A statement begins `WITH {API_KEY}` or `WITH {WORKER_KEY}`, joins what it does to `caller` (no row unless the key is
+good and has the scope), and returns `{…_COLUMNS}` first, so that one round trip both acts and can say why it did not.
 """
 
 from typing import Any
@@ -47,12 +47,30 @@ def check_api_key(key: GivenKey, scope: str | None, row: sql.Row) -> None:
         _mark_used("accounts_apikey", key_id)
 
 
-def check_worker_key(key: GivenKey, endpoint: str) -> int:
-    """The id of the endpoint whose worker key this is; Refused unless it is `endpoint`'s."""
+WORKER_KEY = """
+  key AS (
+    SELECT k.id, k.digest, k.revoked_at IS NOT NULL AS revoked,
+           coalesce(k.expires_at <= clock_timestamp(), false) AS expired,
+           coalesce(k.last_used_at < clock_timestamp() - interval '1 minute', true) AS unmarked,
+           e.id AS endpoint_id, e.name
+      FROM jobs_workerkey k JOIN jobs_endpoint e ON e.id = k.endpoint_id WHERE k.prefix = %(key_prefix)s
+  ), caller AS (
+    SELECT endpoint_id FROM key WHERE digest = %(key_digest)s AND NOT revoked AND NOT expired AND name = %(endpoint)s
+  )"""
+WORKER_KEY_COLUMNS = "key.id, key.digest, key.revoked, key.expired, key.unmarked, key.endpoint_id, key.name"
+WORKER_KEY_WIDTH = 7
+
+
+def worker_key_params(key: GivenKey, endpoint: str) -> dict[str, Any]:
+    """The parameters of WORKER_KEY. Raises Refused at once for what cannot be a worker key."""
     if key.kind != WORKER:
         raise Refused(401, "unauthorized", "A worker key (hwk_…) is needed here, in RUNPOD_AI_API_KEY.")
-    row: sql.Row = sql.first(_WORKER_KEY, {"prefix": key.prefix}) or (None,) * 7
-    key_id, digest, revoked, expired, unmarked, endpoint_id, name = row
+    return {"key_prefix": key.prefix, "key_digest": key.digest, "endpoint": endpoint}
+
+
+def check_worker(key: GivenKey, endpoint: str, row: sql.Row) -> int:
+    """The id of the endpoint, by the WORKER_KEY_COLUMNS at the head of `row`; Refused unless the key is its."""
+    key_id, digest, revoked, expired, unmarked, endpoint_id, name = row[:WORKER_KEY_WIDTH]
     _check(key, key_id, digest, revoked, expired, "worker key")
     if name != endpoint:
         raise Refused(404, "not_found", f"This worker key is not of an endpoint {endpoint!r}.")
@@ -61,10 +79,12 @@ def check_worker_key(key: GivenKey, endpoint: str) -> int:
     return int(endpoint_id)
 
 
-_WORKER_KEY = """
-    SELECT k.id, k.digest, k.revoked_at IS NOT NULL, coalesce(k.expires_at <= clock_timestamp(), false),
-           coalesce(k.last_used_at < clock_timestamp() - interval '1 minute', true), e.id, e.name
-      FROM jobs_workerkey k JOIN jobs_endpoint e ON e.id = k.endpoint_id WHERE k.prefix = %(prefix)s"""
+def check_worker_key(key: GivenKey, endpoint: str) -> int:
+    """The id of the endpoint whose worker key this is; Refused unless it is `endpoint`'s."""
+    return check_worker(key, endpoint, sql.one(_WORKER, worker_key_params(key, endpoint)))
+
+
+_WORKER = f"WITH {WORKER_KEY} SELECT {WORKER_KEY_COLUMNS} FROM (VALUES (1)) one LEFT JOIN key ON true"
 
 
 def _check(key: GivenKey, key_id: Any, digest: Any, revoked: bool, expired: bool, what: str) -> None:

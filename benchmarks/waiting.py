@@ -26,20 +26,23 @@ Times = list[list[float]]
 
 
 def waiting(bench: Bench) -> Row:
-    return uvloop.run(_row(bench, "runsync", Runsync))
+    return uvloop.run(_row(bench, _place(bench), "runsync", Runsync))
 
 
 def following(bench: Bench) -> Row:
-    return uvloop.run(_row(bench, "events", Streams))
+    return uvloop.run(_row(bench, _place(bench), "events", Streams))
 
 
 def polling(bench: Bench) -> Row:
-    return uvloop.run(_polls(bench))
+    return uvloop.run(_polls(bench, _place(bench)))
 
 
-async def _row(bench: Bench, name: str, kind: "type[Crowd]") -> Row:
+def _place(bench: Bench) -> Place:
+    return new_place(tenants=1 + bench.rounds, dialect="raw")
+
+
+async def _row(bench: Bench, place: Place, name: str, kind: "type[Crowd]") -> Row:
     """One tenant's jobs are ended one by one by a fake worker; of the others each purges its own, all at once."""
-    place = new_place(tenants=1 + bench.rounds, dialect="raw")
     web = bench.instance.pids()["web"] if bench.quick else bench.instance.restart_web()  # none to spare of other rows
     waiters, at_once = bench.count(WAITERS, 60), bench.count(AT_ONCE, 5)
     many, *few = place.api_keys
@@ -77,9 +80,8 @@ def _common(
     ]
 
 
-async def _polls(bench: Bench) -> Row:
+async def _polls(bench: Bench, place: Place) -> Row:
     """Workers poll, anew as soon as they are answered 204; a job that is submitted is some worker's."""
-    place = new_place(tenants=1, dialect="raw")
     web = bench.instance.restart_web()
     waiters = bench.count(WAITERS, 60)
     async with aiohttp.ClientSession(bench.instance.url) as session:

@@ -43,27 +43,38 @@ def printable(text: str, most: int) -> str:
 
 
 # Its commit does not wait for the disk: what a crash of PostgreSQL may lose of it is when a worker polled.
-SEEN = """
-INSERT INTO jobs_worker (endpoint_id, name, version, first_seen_at, {at}, stops_in_job, hung_up, unhealthy)
-SELECT e.id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, false, ''
-  FROM jobs_endpoint e, set_config('synchronous_commit', 'off', true) WHERE e.id = %(endpoint)s
-    ON CONFLICT (endpoint_id, name) DO UPDATE
-   SET {at} = clock_timestamp(), unhealthy = '', hung_up = jobs_worker.hung_up AND %(pinged)s,
-       version = CASE WHEN excluded.version <> '' THEN excluded.version ELSE jobs_worker.version END
-RETURNING id, (SELECT dialect FROM jobs_endpoint WHERE id = %(endpoint)s),
-          (SELECT prefetch FROM jobs_endpoint WHERE id = %(endpoint)s),
-          EXISTS (SELECT 1 FROM jobs_attempt a WHERE a.worker_id = jobs_worker.id AND a.released_at IS NULL)"""
+SEEN = f"""
+WITH {access.WORKER_KEY}, seen AS (
+    INSERT INTO jobs_worker (endpoint_id, name, version, first_seen_at, {{at}}, stops_in_job, hung_up, unhealthy)
+    SELECT endpoint_id, %(name)s, %(version)s, clock_timestamp(), clock_timestamp(), false, false, ''
+      FROM caller, set_config('synchronous_commit', 'off', true)
+        ON CONFLICT (endpoint_id, name) DO UPDATE
+       SET {{at}} = clock_timestamp(), unhealthy = '', hung_up = jobs_worker.hung_up AND %(pinged)s,
+           version = CASE WHEN excluded.version <> '' THEN excluded.version ELSE jobs_worker.version END
+    RETURNING id
+)
+SELECT {access.WORKER_KEY_COLUMNS}, seen.id, e.dialect, e.prefetch,
+       EXISTS (SELECT 1 FROM jobs_attempt a WHERE a.worker_id = seen.id AND a.released_at IS NULL)
+  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN seen ON true
+  LEFT JOIN jobs_endpoint e ON e.id = key.endpoint_id"""
 
 
 def seen(key: GivenKey, endpoint: str, name: str, at: str, version: str = "") -> Poller:
     """Note a take (`take_at`), stop (`stop_at`) or ping (`ping_at`) of this worker. Raises Refused for a wrong key."""
-    endpoint_id = access.check_worker_key(key, endpoint)
-    params = {"endpoint": endpoint_id, "name": name, "version": printable(version, 50)}
+    params = access.worker_key_params(key, endpoint) | {"name": name, "version": printable(version, 50)}
     params["pinged"] = at == "ping_at"
-    worker_id, dialect, prefetch, holds = sql.one(SEEN.format(at=at), params)
+    row = sql.one(SEEN.format(at=at), params)
+    endpoint_id = access.check_worker(key, endpoint, row)
+    worker_id, dialect, prefetch, holds = row[access.WORKER_KEY_WIDTH :]
     return Poller(
         endpoint_id=endpoint_id, worker_id=worker_id, name=name, dialect=dialect, prefetch=prefetch, holds=holds
     )
+
+
+def poll(key: GivenKey, endpoint: str, name: str, n: int, *, idle: bool) -> tuple[Poller, Taken]:
+    """A job-take poll begins, and what there is for it at once."""
+    poller = begin_take(key, endpoint, name, idle=idle)
+    return poller, take(poller, n)
 
 
 def begin_take(key: GivenKey, endpoint: str, name: str, *, idle: bool) -> Poller:

@@ -6,6 +6,7 @@ it can, job-take answers 429 when it is away, and a poll with a wrong key or nam
 
 import asyncio
 import logging
+import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -57,13 +58,11 @@ async def job_take_batch(request: Request) -> Response:
 
 
 async def _take(request: Request, n: int) -> list[bytes]:
-    """Up to n jobs as JSON, waiting up to POLL_HOLD_S for the first; none if the worker hung up meanwhile."""
-    idle = request.query_params.get("job_in_progress") == "0"
-    poller = await _polled(request, workers.begin_take, idle=idle)
+    """Up to n jobs as JSON, waiting about POLL_HOLD_S for the first; none if the worker hung up meanwhile."""
     gone = Gone(request)
     try:
-        claimed = await _claim(poller, n, gone)
-        if gone.yes:
+        poller, claimed = await _claim(request, n, gone)
+        if poller is not None and gone.yes:
             for job in claimed:
                 await verb(loss.undo, job.job, job.number)
             _hub().wake(endpoint_key(poller.endpoint_id))  # whom the wake that it did not use was for
@@ -71,20 +70,16 @@ async def _take(request: Request, n: int) -> list[bytes]:
             return []
         return [_handover(job, await verb(sources, job.inputs) if job.inputs else {}) for job in claimed]
     except Refused as error:
-        raise _pause(error) from error
+        raise await _slowed(error) from error
     finally:
         gone.stop()
 
 
-async def _polled(request: Request, begin: Callable[..., workers.Poller], **how: bool) -> workers.Poller:
-    """A poll begins; one that is wrong in itself is refused slowly, since the SDK asks again at once."""
-    try:
-        endpoint, name = _names(request)
-        return await verb(begin, key_of(request), endpoint, name, **how)
-    except Refused as error:
-        if error.status in (400, 401, 404):
-            await asyncio.sleep(WRONG_POLL_S)
-        raise _pause(error) from error
+async def _slowed(error: Refused) -> Refused:
+    """A poll that is wrong in itself is refused slowly, since the SDK asks again at once."""
+    if error.status in (400, 401, 404):
+        await asyncio.sleep(WRONG_POLL_S)
+    return _pause(error)
 
 
 def _pause(error: Refused) -> Refused:
@@ -92,16 +87,27 @@ def _pause(error: Refused) -> Refused:
     return error if error.status != 503 else Refused(429, error.code, error.error, retry_after_s=5)
 
 
-async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
-    """Register, read, wait; for the queue, or, when the worker is full, for room on it."""
-    hub = _hub()
-    deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
-    key = endpoint_key(poller.endpoint_id)
+KNOWN: dict[tuple[bytes, str], int] = {}  # endpoints' ids, by worker key and name, as the last good poll had them
+
+
+async def _claim(request: Request, n: int, gone: Gone) -> tuple[workers.Poller | None, list[Claimed]]:
+    """Register, read, wait; for the queue, or, when the worker is full, for room on it. It registers where it expects
+    to wait, so that a poll is one verb; if it was wrong, it reads again. No poller: the process goes down."""
+    hub, deadline = _hub(), _hold_until()
+    names, given = _names(request), key_of(request)
+    idle = request.query_params.get("job_in_progress") == "0"
+    poller: workers.Poller | None = None
+    key = endpoint_key(KNOWN.get((given.digest, names[0]), 0))
     while True:
         async with hub.waiting(key) as ticket:
-            if gone.yes or hub.draining:
-                return []
-            taken = await verb(workers.take, poller, n)
+            if hub.draining or (poller and gone.yes):
+                return poller, []
+            if poller is None:
+                begun = await verb(workers.poll, given, *names, n, idle=idle)
+                poller, taken = begun
+                KNOWN[given.digest, names[0]] = poller.endpoint_id
+            else:
+                taken = await verb(workers.take, poller, n)
             if taken.jobs:
                 break
             wanted = worker_key(poller.worker_id) if taken.full else endpoint_key(poller.endpoint_id)
@@ -109,10 +115,16 @@ async def _claim(poller: workers.Poller, n: int, gone: Gone) -> list[Claimed]:
                 key = wanted
                 continue
             if not await wait(ticket, gone, deadline):
-                return []
+                return poller, []
     hub.wake(endpoint_key(poller.endpoint_id))  # there may be more: the next one looks
     hub.send([news_key(job.job) for job in taken.jobs])
-    return taken.jobs
+    return poller, taken.jobs
+
+
+def _hold_until() -> float:
+    """Not POLL_HOLD_S exactly: what polls at the same time, as after a restart, is not to do so for ever."""
+    hold_s: int = settings.POLL_HOLD_S
+    return asyncio.get_running_loop().time() + hold_s * random.uniform(0.8, 1)
 
 
 def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:
@@ -127,12 +139,11 @@ def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:
 
 
 async def job_stop(request: Request) -> Response:
-    """The attempts this worker is to stop, waiting up to POLL_HOLD_S for one."""
-    poller = await _polled(request, workers.begin_stop)
+    """The attempts this worker is to stop, waiting about POLL_HOLD_S for one."""
     gone = Gone(request)
     try:
-        deadline = asyncio.get_running_loop().time() + settings.POLL_HOLD_S
-        hub = _hub()
+        hub, deadline = _hub(), _hold_until()
+        poller = await verb(workers.begin_stop, key_of(request), *_names(request))
         while True:
             async with hub.waiting(worker_key(poller.worker_id)) as ticket:
                 stops = [] if gone.yes else await verb(workers.stops, poller)
@@ -144,7 +155,7 @@ async def job_stop(request: Request) -> Response:
             await verb(workers.hang_up, poller)
         return NOTHING
     except Refused as error:
-        raise _pause(error) from error
+        raise await _slowed(error) from error
     finally:
         gone.stop()
 

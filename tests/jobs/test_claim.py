@@ -181,7 +181,7 @@ def test_a_stock_worker_keeps_its_own_count(acme: Client) -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 1])
 @pytest.mark.parametrize("full", [False, True])
-def test_an_idle_poll_is_three_statements_of_which_none_locks(full: bool, prefetch: int) -> None:
+def test_an_idle_poll_is_two_statements_of_which_none_locks(full: bool, prefetch: int) -> None:
     place = new_place("hearth", prefetch=prefetch)
     client, worker = new_client(place), place.worker()
     if full:
@@ -191,9 +191,8 @@ def test_an_idle_poll_is_three_statements_of_which_none_locks(full: bool, prefet
     else:
         worker.poll()  # so that its key is marked as used
     with CaptureQueriesContext(connection) as asked:
-        poller = worker.poll(idle=True)
-        taken = workers.take(poller, 1)
+        _, taken = workers.poll(place.key, place.name, worker.name, 1, idle=True)
     assert (taken.jobs, taken.full) == ([], full)
     told = [query["sql"] for query in asked.captured_queries]
-    assert len(told) == 3 + full  # what it holds: whether it has lost that
+    assert len(told) == 2 + full  # what it holds: whether it has lost that
     assert not any("FOR NO KEY UPDATE" in text or "BEGIN" in text for text in told)
