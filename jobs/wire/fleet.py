@@ -40,6 +40,7 @@ log = logging.getLogger("hearth.fleet")
 NOTHING = Response(status_code=204)
 MAX_BATCH = 100
 WRONG_POLL_S = 2.0
+SHORTEST_HOLD = 0.8  # of POLL_HOLD_S
 DONE_WAIT_S = 60.0
 MAX_OFFER_BYTES = 1024
 
@@ -123,8 +124,7 @@ async def _claim(request: Request, n: int, gone: Gone) -> tuple[workers.Poller |
 
 def _hold_until() -> float:
     """Not POLL_HOLD_S exactly: what polls at the same time, as after a restart, is not to do so for ever."""
-    hold_s: int = settings.POLL_HOLD_S
-    return asyncio.get_running_loop().time() + hold_s * random.uniform(0.8, 1)
+    return asyncio.get_running_loop().time() + float(settings.POLL_HOLD_S) * random.uniform(SHORTEST_HOLD, 1)
 
 
 def _handover(job: Claimed, inputs: Mapping[str, Source]) -> bytes:

@@ -20,6 +20,8 @@ from tests.stage import _database, acme, globex, own_place, place
 
 __all__ = ["_database", "acme", "globex", "own_place", "place"]
 HOLD_S = 2
+HELD_S = HOLD_S * 0.8 - 0.1  # at least, as the holds differ, and the clocks a little
+SDK_WAITS_S = 90
 OUTPUT_MAX_BYTES = 1024**2
 
 
