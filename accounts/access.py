@@ -12,16 +12,21 @@ from accounts.keys import CLIENT, WORKER, GivenKey
 
 API_KEY = """
   key AS (
-    SELECT id, tenant_id, digest, revoked_at IS NOT NULL AS revoked,
+    SELECT id, tenant_id, digest, endpoints, revoked_at IS NOT NULL AS revoked,
            coalesce(expires_at <= clock_timestamp(), false) AS expired, %(scope)s::text = ANY (scopes) AS in_scope,
            coalesce(last_used_at < clock_timestamp() - interval '1 minute', true) AS unmarked
       FROM accounts_apikey WHERE prefix = %(key_prefix)s
   ), caller AS (
-    SELECT id AS key_id, tenant_id FROM key
+    SELECT id AS key_id, tenant_id, endpoints FROM key
      WHERE digest = %(key_digest)s AND NOT revoked AND NOT expired AND in_scope
   )"""
 API_KEY_COLUMNS = "key.id, key.digest, key.revoked, key.expired, key.in_scope, key.unmarked"
 API_KEY_WIDTH = 6
+
+
+def allows(key: str) -> str:
+    """Whether the key of these rows may address the endpoint `e`; one without a limit may address any."""
+    return f"(cardinality({key}.endpoints) = 0 OR e.name = ANY ({key}.endpoints))"
 
 
 def api_key_params(key: GivenKey, scope: str | None) -> dict[str, Any]:

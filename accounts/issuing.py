@@ -1,5 +1,6 @@
 """What a tenant does with its API keys: makes, changes, rolls and revokes them (the admin does it by forms)."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -7,15 +8,16 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.errors import Refused, not_found
-from accounts.models import ApiKey, Key, Limited
+from accounts.errors import Refused, bad_request, not_found
+from accounts.models import LIMITED_MANAGES, ApiKey, Key, Limited
 
 LIMITS = tuple(field.name for field in Limited._meta.fields)
 MOST_KEYS = 1000  # of a tenant that are neither revoked nor expired
 
 
 def issue(tenant_id: UUID, **fields: Any) -> tuple[ApiKey, str]:
-    """A new key, and its text, which is shown this once. Raises Refused(409): too many."""
+    """A new key, and its text, which is shown this once. Raises Refused: 400, 409 if there are too many."""
+    _check(fields)
     good = ApiKey.all_tenants.filter(tenant_id=tenant_id, revoked_at=None).exclude(expires_at__lte=timezone.now())
     if good.count() >= MOST_KEYS:
         raise Refused(409, "too_many_keys", f"You have {MOST_KEYS} keys, which is the limit: revoke some.")
@@ -32,12 +34,19 @@ def one(tenant_id: UUID, prefix: str, *, lock: bool = False) -> ApiKey:
 
 
 def change(tenant_id: UUID, prefix: str, **fields: Any) -> ApiKey:
-    """Raises Refused(404)."""
-    key = one(tenant_id, prefix)
-    for name, value in fields.items():
-        setattr(key, name, value)
-    key.save(update_fields=list(fields))
+    """Raises Refused: 400, 404."""
+    with transaction.atomic():
+        key = one(tenant_id, prefix, lock=True)
+        for name, value in fields.items():
+            setattr(key, name, value)
+        _check(vars(key))
+        key.save(update_fields=list(fields))
     return key
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    if fields.get("endpoints") and ApiKey.Scope.MANAGE in fields["scopes"]:
+        raise bad_request(LIMITED_MANAGES)
 
 
 def roll(tenant_id: UUID, prefix: str, overlap: timedelta) -> tuple[ApiKey, str]:
@@ -46,7 +55,7 @@ def roll(tenant_id: UUID, prefix: str, overlap: timedelta) -> tuple[ApiKey, str]
         old = one(tenant_id, prefix, lock=True)
         if old.state != Key.ACTIVE:
             raise Refused(409, "key_over", "This key was revoked or has expired. Make a new one.")
-        same = {name: getattr(old, name) for name in ("name", "scopes", "expires_at", *LIMITS)}
+        same = {name: getattr(old, name) for name in ("name", "scopes", "endpoints", "expires_at", *LIMITS)}
         new = issue(tenant_id, **same)
         _end(old, timezone.now() + overlap)
         return new

@@ -146,6 +146,9 @@ class Key(models.Model):
         return f"{self.kind}_{self.prefix}_… {self.name}".rstrip()
 
 
+LIMITED_MANAGES = "With the scope `manage` a key could lift its own limit: a key for some endpoints cannot have it."
+
+
 class ApiKey(Owned, Key, Limited):
     """A tenant's key to the client API."""
 
@@ -157,10 +160,24 @@ class ApiKey(Owned, Key, Limited):
     kind = CLIENT
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", limit_choices_to=NOT_DELETED)
     scopes = ArrayField(models.CharField(max_length=20, choices=Scope), default=list, blank=True)
+    endpoints = ArrayField(
+        models.CharField(max_length=63, validators=[slug]),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Names, with commas between: it is good for these alone. Empty: for all that its tenant may use.",
+    )
 
     class Meta(Key.Meta):
         abstract = False
         verbose_name = "API key"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(endpoints=[]) | ~models.Q(scopes__contains=["manage"]),
+                name="key_with_limit_manages_nothing",
+                violation_error_message=LIMITED_MANAGES,
+            )
+        ]
 
 
 class RateWindow(models.Model):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from accounts import sql
+from accounts import access, sql
 from accounts.errors import Refused, not_found
 from jobs.ids import JobId, public_id
 from storage.assets import WHEN
@@ -17,12 +17,12 @@ def deleted(text: str, at: datetime, what: str = "") -> Refused:
     return Refused(410, "gone", f"{what or 'The job'} {text!r} was deleted at {at:{WHEN}}.")
 
 
-WHY = """
+WHY = f"""
 SELECT j.payload_gone_at, true
   FROM accounts_apikey k JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id
  WHERE k.id = %(api_key)s AND j.id = %(job)s AND j.sync = %(sync)s
    AND e.name = coalesce(%(endpoint)s::text, e.name)
-   AND j.payload_gone_at IS NOT NULL
+   AND j.payload_gone_at IS NOT NULL AND {access.allows("k")}
 UNION ALL
 SELECT g.at, false FROM accounts_apikey k JOIN storage_gone g USING (tenant_id)
  WHERE k.id = %(api_key)s AND g.id = %(job)s"""

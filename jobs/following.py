@@ -80,7 +80,7 @@ WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, e.name, least(j.payload_gone_at, j.events_gone_at)
   FROM (VALUES (1)) one LEFT JOIN key ON true
   LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id)
-    ON j.id = %(job)s AND j.sync = %(sync)s"""
+    ON j.id = %(job)s AND j.sync = %(sync)s AND {access.allows("caller")}"""
 
 
 def endpoint_of(key: GivenKey, job: JobId) -> str:

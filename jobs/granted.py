@@ -1,11 +1,18 @@
 """What the holder of an API key may address: endpoints that its tenant is granted, and its own jobs there."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
 from accounts import access, sql
-from accounts.errors import Refused, not_found
+from accounts.errors import Refused, bad_request, not_found
 from accounts.keys import GivenKey
 from accounts.models import ApiKey
 from jobs import absent
 from jobs.ids import JobId
+from jobs.models import Grant
 
 RUN, READ = ApiKey.Scope.RUN.value, ApiKey.Scope.READ.value
 
@@ -14,9 +21,37 @@ def no_endpoint(name: str) -> Refused:
     return not_found(f"There is no endpoint {name!r} that this API key may use.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Of a good key: from its tenant every queryset starts. `endpoints`: the names that the key is limited to; none:
+    whatever the tenant is granted."""
+
+    key_id: int
+    tenant_id: UUID
+    endpoints: Sequence[str] = ()
+
+    def sees(self, name: str) -> Q:
+        """Of rows of its tenant with the endpoint's name at `name`, those that the key lets him see."""
+        return Q(**{f"{name}__in": self.endpoints}) if self.endpoints else Q()
+
+
+def grants_of(tenant_id: UUID) -> QuerySet[Grant]:
+    """Its own: by which it may address endpoints."""
+    return Grant.all_tenants.filter(tenant_id=tenant_id, overflow_of=None)
+
+
+def checked_endpoints(tenant_id: UUID, names: Sequence[str]) -> list[str]:
+    """The limit of a key, each name once. Raises Refused(400) for an endpoint that its tenant is not granted."""
+    granted = sorted(grants_of(tenant_id).values_list("endpoint__name", flat=True))
+    if unknown := [name for name in names if name not in granted]:
+        yours = f"Yours are: {', '.join(granted)}." if granted else "You have none."
+        raise bad_request(f"`endpoints`: there is no endpoint {unknown[0]!r} that you may use. {yours}")
+    return sorted(set(names))
+
+
 # What a tenant may address. Of its jobs there are some at other endpoints, by the grant's stand-ins.
-GRANTED = """caller JOIN jobs_grant g ON g.tenant_id = caller.tenant_id AND g.overflow_of_id IS NULL
-       JOIN jobs_endpoint e ON e.id = g.endpoint_id"""
+GRANTED = f"""caller JOIN jobs_grant g ON g.tenant_id = caller.tenant_id AND g.overflow_of_id IS NULL
+       JOIN jobs_endpoint e ON e.id = g.endpoint_id AND {access.allows("caller")}"""
 
 OWN_GRANT = f"""
 WITH {access.API_KEY}
@@ -40,7 +75,7 @@ WITH {access.API_KEY}
 SELECT {access.API_KEY_COLUMNS}, j.id
   FROM (VALUES (1)) one LEFT JOIN key ON true
   LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id)
-    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s"""
+    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s AND {access.allows("caller")}"""
 
 
 def own_job(key: GivenKey, endpoint: str, job: JobId, scope: str) -> None:

@@ -115,7 +115,8 @@ SELECT {access.API_KEY_COLUMNS}, {COLUMNS}
   FROM (VALUES (1)) one LEFT JOIN key ON true
   LEFT JOIN (caller JOIN jobs_job j USING (tenant_id) JOIN jobs_endpoint e ON e.id = j.endpoint_id
              JOIN jobs_payload p ON p.job_id = j.id)
-    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s AND j.payload_gone_at IS NULL"""
+    ON j.id = %(job)s AND j.sync = %(sync)s AND e.name = %(endpoint)s AND j.payload_gone_at IS NULL
+   AND {access.allows("caller")}"""
 
 
 def snapshot(row: sql.Row) -> Snapshot:

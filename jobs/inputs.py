@@ -61,16 +61,20 @@ def read(inputs: bytes) -> list[Place]:
 
 WHO = f"""
 WITH {access.API_KEY}
-SELECT {access.API_KEY_COLUMNS}, caller.tenant_id, e.dialect
+SELECT {access.API_KEY_COLUMNS}, caller.tenant_id, caller.endpoints, e.dialect
   FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN caller ON true
   LEFT JOIN jobs_endpoint e ON e.name = %(endpoint)s"""
 
-# Locked, so that they stay what they are until the job holds them.
+# Locked, so that they stay what they are until the job holds them. A key that is limited to some endpoints has not the
+# files of jobs at others.
 ASSETS = """
 SELECT a.id, a.name, a.url, b.id, b.bucket_id, b.key, b.bytes, CASE WHEN b.job_id IS NULL THEN b.sha256 ELSE '' END
   FROM storage_asset a JOIN storage_blob b ON b.id = a.blob_id
  WHERE a.tenant_id = %(tenant)s AND a.id = ANY (%(ids)s) AND b.state = 'kept'
    AND (a.expires_at IS NULL OR a.expires_at > clock_timestamp())
+   AND (cardinality(%(endpoints)s::text[]) = 0 OR a.job_id IS NULL OR EXISTS (
+            SELECT 1 FROM jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id
+             WHERE j.id = a.job_id AND e.name = ANY (%(endpoints)s::text[])))
  ORDER BY b.id FOR SHARE OF b"""
 
 
@@ -81,11 +85,11 @@ def find(key: GivenKey, endpoint: str, submission: Submission) -> tuple[UUID | N
     for `create` to say.
     """
     row = sql.one(WHO, access.api_key_params(key, ApiKey.Scope.RUN.value) | {"endpoint": endpoint})
-    tenant_id, dialect = row[access.API_KEY_WIDTH :]
+    tenant_id, endpoints, dialect = row[access.API_KEY_WIDTH :]
     if tenant_id is None or dialect is None:
         return tenant_id, []
     references = _for_worker(dialect, submission)
-    known = _assets(tenant_id, references) | _objects(tenant_id, references)
+    known = _assets(tenant_id, endpoints, references) | _objects(tenant_id, references)
     for each in references:
         if each.text not in known and each.sure:
             raise Refused(400, "invalid_input", f"{each.where}: {each.text[:200]!r} {_unknown(tenant_id, each)}")
@@ -114,14 +118,14 @@ NOT_FETCHED: dict[str, str] = {
 }
 
 
-def _assets(tenant_id: UUID, references: Sequence[Reference]) -> dict[str, Place]:
+def _assets(tenant_id: UUID, endpoints: list[str], references: Sequence[Reference]) -> dict[str, Place]:
     texts: dict[UUID, list[str]] = {}
     for each in references:
         if (match := reference(each.text)) and match["asset"]:
             texts.setdefault(UUID(match["id"]), []).append(each.text)
     found: dict[str, Place] = {}
     for id, name, url, blob, bucket, where, size, sha256 in (
-        sql.rows(ASSETS, {"tenant": tenant_id, "ids": list(texts)}) if texts else ()
+        sql.rows(ASSETS, {"tenant": tenant_id, "ids": list(texts), "endpoints": endpoints}) if texts else ()
     ):
         for text in texts[id]:
             found[text] = Place(

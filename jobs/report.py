@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from django.conf import settings
-from django.db.models import QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 
 from accounts.errors import Refused, bad_request
 from accounts.models import ApiKey, Tenant
@@ -48,7 +48,7 @@ def tenant_named(name: str) -> Tenant:
 
 def report(month: date, tenant: Tenant | None = None, *, daily: bool = False) -> str:
     """CSV with a header: a line for each tenant, endpoint and key, and day if `daily`."""
-    sums = _sums(month, tenant, daily)
+    sums = _sums(month, Usage.objects.of(tenant) if tenant else Usage.all_tenants.all(), daily)
     out = StringIO(newline="")
     writer = csv.writer(out)  # its lines end with CR LF, as RFC 4180 has it; else it would not quote a CR in a name
     writer.writerow((*OWNER, "day" if daily else "month", *COLUMNS))
@@ -56,9 +56,9 @@ def report(month: date, tenant: Tenant | None = None, *, daily: bool = False) ->
     return out.getvalue()
 
 
-def used(month: date, tenant: Tenant, *, daily: bool) -> Iterator[dict[str, Any]]:
-    """The same of one tenant, with GPU time in ms."""
-    sums = list(_sums(month, tenant, daily))
+def used(month: date, tenant: Tenant, only: Q, *, daily: bool) -> Iterator[dict[str, Any]]:
+    """The same of one tenant, of `only` these rows, with GPU time in ms."""
+    sums = list(_sums(month, Usage.objects.of(tenant).filter(only), daily))
     prefixes = dict(ApiKey.all_tenants.filter(tenant=tenant).values_list("pk", "prefix"))
     for row in sums:
         key = prefixes.get(row["api_key_id"])
@@ -67,8 +67,7 @@ def used(month: date, tenant: Tenant, *, daily: bool) -> Iterator[dict[str, Any]
         yield {"endpoint": row["endpoint__name"], "key": key, **when, **numbers, "cost": str(numbers["cost"])}
 
 
-def _sums(month: date, tenant: Tenant | None, daily: bool) -> Iterable[dict[str, Any]]:
-    usage: QuerySet[Usage] = Usage.objects.of(tenant) if tenant else Usage.all_tenants.all()
+def _sums(month: date, usage: QuerySet[Usage], daily: bool) -> Iterable[dict[str, Any]]:
     of_month = usage.filter(day__gte=month, day__lt=month_after(month))
     by = ("tenant__name", "endpoint__name", "api_key_id", *(("day",) if daily else ()))
     sums: Iterable[dict[str, Any]] = (

@@ -13,6 +13,7 @@ import orjson
 from django.db.models import Exists, F, Func, OuterRef, Q, QuerySet, TextField, Value
 
 from jobs import absent
+from jobs.granted import Holder
 from jobs.history import result, timeline
 from jobs.ids import parse_job_id
 from jobs.models import Attempt, Deletion, Job, Payload
@@ -35,14 +36,14 @@ class Search:
     error: str = ""
 
 
-def found(tenant_id: UUID, search: Search) -> QuerySet[Job]:
-    jobs = _visible(tenant_id)
+def found(holder: Holder, search: Search) -> QuerySet[Job]:
+    jobs = _visible(holder)
     if search.states:
         jobs = jobs.filter(state__in=search.states)
     if search.endpoint:
         jobs = jobs.filter(endpoint__name=search.endpoint)
     if search.key:
-        jobs = jobs.filter(api_key__tenant=tenant_id, api_key__prefix=search.key)
+        jobs = jobs.filter(api_key__tenant=holder.tenant_id, api_key__prefix=search.key)
     if search.since:
         jobs = jobs.filter(pk__gte=_first_id(search.since))
     if search.until:
@@ -72,21 +73,21 @@ def _first_id(at: datetime) -> UUID:
     return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
-def _visible(tenant_id: UUID) -> QuerySet[Job]:
+def _visible(holder: Holder) -> QuerySet[Job]:
     """All but those whose deletion was asked for, which may take a while."""
     asked = Deletion.all_tenants.filter(job_id=OuterRef("pk"))
-    jobs = Job.all_tenants.filter(~Exists(asked), tenant_id=tenant_id)
+    jobs = Job.all_tenants.filter(~Exists(asked), holder.sees("endpoint__name"), tenant_id=holder.tenant_id)
     return jobs.select_related("endpoint", "grant__endpoint", "api_key")
 
 
-def one(tenant_id: UUID, api_key: int, text: str) -> Job:
+def one(holder: Holder, text: str) -> Job:
     """Raises Refused: 404, 410."""
     job = parse_job_id(text)
     if job is None:
         raise absent.no_job(text, where="")
-    row = _visible(tenant_id).filter(pk=job.uuid, sync=job.sync).first()
+    row = _visible(holder).filter(pk=job.uuid, sync=job.sync).first()
     if row is None:
-        raise absent.why(api_key, job)
+        raise absent.why(holder.key_id, job)
     return row
 
 

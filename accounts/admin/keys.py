@@ -5,13 +5,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.postgres.forms import SimpleArrayField
+from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
 from unfold.utils import display_for_label
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave, shown_once
 from accounts.keys import new_key
@@ -48,7 +50,7 @@ class KeyAdmin(Admin):
         return ("shown", "state", *self.date_fields, *([self.owner] if obj else []))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        own = [field for field in ("name", "scopes", "expires_at") if hasattr(self.model, field)]
+        own = [field for field in ("name", "scopes", "endpoints", "expires_at") if hasattr(self.model, field)]
         limits = [("max_queued", "max_running", "requests_per_10s"), ("gpu_s_a_month", "cost_a_month")]
         limited = (("Limits", {"fields": limits}),) if issubclass(self.model, Limited) else ()
         if obj is None:
@@ -120,13 +122,40 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         initial=[scope.value for scope in ApiKey.Scope],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
     )
+    endpoints = SimpleArrayField(
+        forms.CharField(max_length=63),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text=ApiKey._meta.get_field("endpoints").help_text,
+    )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        tenant, names = given.get("tenant") or getattr(self.instance, "tenant", None), given.get("endpoints")
+        if tenant and names and "endpoints" in self.changed_data:
+            granted = set(tenant.grants.filter(overflow_of=None).values_list("endpoint__name", flat=True))
+            given["endpoints"] = sorted({*names})
+            if unknown := sorted({*names} - granted):
+                yours = f"It may use {', '.join(sorted(granted))}." if granted else "It may use none."
+                raise ValidationError({"endpoints": f"{tenant} may not use {unknown[0]!r}. {yours}"})
+        return given
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(KeyAdmin):
     owner = "tenant"
     form = ApiKeyForm
-    list_display = ("shown", "name", "tenant", "state", "scope_names", "last_used_at", "expires_at", "created_at")
+    list_display = (
+        "shown",
+        "name",
+        "tenant",
+        "state",
+        "scope_names",
+        "only_at",
+        "last_used_at",
+        "expires_at",
+        "created_at",
+    )
     list_filter = (KeyState, ("tenant", AutocompleteSelectFilter))
     list_select_related = ("tenant",)
     search_fields = ("prefix__startswith", "name", "tenant__name")
@@ -135,6 +164,10 @@ class ApiKeyAdmin(KeyAdmin):
     @admin.display(description="scopes")
     def scope_names(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
+
+    @admin.display(description="only at")
+    def only_at(self, key: ApiKey) -> str:
+        return ", ".join(key.endpoints)
 
 
 class KeyInline(Inline):
@@ -154,4 +187,4 @@ class KeyInline(Inline):
 
 class ApiKeyInline(KeyInline):
     model = ApiKey
-    fields = ("scopes", *KeyInline.fields)
+    fields = ("scopes", "endpoints", *KeyInline.fields)

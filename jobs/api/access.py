@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
@@ -12,21 +11,19 @@ from rest_framework.request import Request
 from accounts import access, sql
 from accounts.keys import given_key
 from accounts.models import ApiKey
-from jobs.granted import READ, RUN
+from jobs.granted import READ, RUN, Holder
 
 MANAGE = ApiKey.Scope.MANAGE.value
 CALLER = f"""
 WITH {access.API_KEY}
-SELECT {access.API_KEY_COLUMNS}, caller.tenant_id
+SELECT {access.API_KEY_COLUMNS}, caller.tenant_id, caller.endpoints
   FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN caller ON true"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caller:
-    """`request.user`: a good key's tenant, from which every queryset starts."""
+class Caller(Holder):
+    """`request.user`."""
 
-    key_id: int
-    tenant_id: UUID
     is_authenticated: bool = True
 
 
@@ -39,7 +36,8 @@ class ApiKeyAuthentication(BaseAuthentication):  # type: ignore[misc]
         scope = getattr(request.parser_context["view"], "scope", usual)
         row = sql.one(CALLER, access.api_key_params(key, scope))
         access.check_api_key(key, scope, row)
-        return Caller(key_id=row[0], tenant_id=row[access.API_KEY_WIDTH]), None
+        tenant_id, endpoints = row[access.API_KEY_WIDTH :]
+        return Caller(key_id=row[0], tenant_id=tenant_id, endpoints=endpoints), None
 
 
 MEDIA_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}", re.ASCII)

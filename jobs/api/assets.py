@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from django.db.models import Exists, OuterRef, Q
 from drf_spectacular.utils import PolymorphicProxySerializer
 from rest_framework import serializers
 from rest_framework.pagination import CursorPagination
@@ -18,10 +19,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import Refused, bad_request
+from accounts.errors import Refused, bad_request, not_found
 from jobs import retention
 from jobs.api import shapes
 from jobs.api.access import media_type
+from jobs.granted import Holder
 from jobs.ids import parse_job_id, public_id
 from jobs.models import Job
 from storage import assets
@@ -101,7 +103,7 @@ class Assets(APIView):  # type: ignore[misc]
         "Files, newest first", shapes.page(shapes.AnAsset), query=OfList, errors=(400, 404), name="assets_list"
     )
     def get(self, request: Request) -> Response:
-        found = assets.of_tenant(request.user.tenant_id).select_related("blob__bucket")
+        found = assets.of_tenant(request.user.tenant_id).filter(_seen_by(request.user)).select_related("blob__bucket")
         source, job = request.query_params.get("source"), request.query_params.get("job")
         if source is not None:
             if source not in Asset.Source.values:
@@ -140,6 +142,21 @@ class Assets(APIView):  # type: ignore[misc]
         upload = {"method": "PUT", "url": url, "headers": headers}
         lives_s = int(settings.UPLOAD_URL_LIFETIME.total_seconds())
         return Response({"id": str(asset.pk), "upload": upload | {"expires_in_s": lives_s}}, 201)
+
+
+def _seen_by(holder: Holder) -> Q:
+    """A key that is limited to some endpoints sees no file of a job at another; uploads are its tenant's."""
+    if not holder.endpoints:
+        return Q()
+    jobs = Job.all_tenants.filter(holder.sees("endpoint__name"), pk=OuterRef("job_id"))
+    return Q(job_id=None) | Q(Exists(jobs))
+
+
+def _check_seen(holder: Holder, asset: UUID) -> None:
+    """Raises Refused(404)."""
+    own = Asset.all_tenants.filter(tenant_id=holder.tenant_id, pk=asset)
+    if holder.endpoints and own.exists() and not own.filter(_seen_by(holder)).exists():
+        raise not_found(f"There is no asset '{asset}' of yours.")
 
 
 def checked(form: type[About], given: Any) -> dict[str, Any]:
@@ -186,6 +203,7 @@ def plain_type(given: str) -> str:
 class OneAsset(APIView):  # type: ignore[misc]
     @shapes.answers("A file", shapes.AnAsset, errors=(404, 410))
     def get(self, request: Request, asset: UUID) -> Response:
+        _check_seen(request.user, asset)
         found = assets.of_tenant(request.user.tenant_id).select_related("blob__bucket").filter(pk=asset).first()
         if found is None:
             raise assets.no_asset(request.user.tenant_id, asset)
@@ -193,6 +211,7 @@ class OneAsset(APIView):  # type: ignore[misc]
 
     @shapes.answers("Delete a file", None, 204, errors=(404, 410))
     def delete(self, request: Request, asset: UUID) -> Response:
+        _check_seen(request.user, asset)
         retention.delete_asset(request.user.tenant_id, asset)
         return Response(status=204)
 
@@ -201,6 +220,7 @@ class Complete(APIView):  # type: ignore[misc]
     @shapes.answers("An announced file has been PUT", shapes.AnAsset, errors=(400, 404, 409, 410, 415, 422))
     def post(self, request: Request, asset: UUID) -> Response:
         request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
+        _check_seen(request.user, asset)
         return Response(shown([assets.complete(request.user.tenant_id, asset)])[0])
 
 

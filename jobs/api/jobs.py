@@ -53,7 +53,7 @@ class Jobs(APIView):  # type: ignore[misc]
         given = checked(Filters, request.query_params)
         wanted = search.Search(states=given.pop("status", ()), **given)
         pages = Pages()
-        page = pages.paginate_queryset(search.found(request.user.tenant_id, wanted), request, self)
+        page = pages.paginate_queryset(search.found(request.user, wanted), request, self)
         return pages.get_paginated_response([search.shown(job) for job in page])
 
 
@@ -85,15 +85,18 @@ class Retry(APIView):  # type: ignore[misc]
 
 
 def _found(request: Request, job: str) -> Job:
-    return search.one(request.user.tenant_id, request.user.key_id, job)
+    return search.one(request.user, job)
 
 
 def _own(request: Request, text: str) -> JobId:
     """Raises Refused(404)."""
     job = parse_job_id(text)
-    own = {"pk": job.uuid, "sync": job.sync, "tenant_id": request.user.tenant_id} if job else {}
-    known = {"job_id": job.uuid, "tenant_id": request.user.tenant_id} if job else {}
-    if job is None or not (Job.all_tenants.filter(**own).exists() or Deletion.all_tenants.filter(**known).exists()):
+    if job is None:
+        raise absent.no_job(text, where="")
+    there = Job.all_tenants.filter(pk=job.uuid, tenant_id=request.user.tenant_id)
+    known = Deletion.all_tenants.filter(job_id=job.uuid, tenant_id=request.user.tenant_id)
+    own = there.filter(request.user.sees("endpoint__name"), sync=job.sync)
+    if not own.exists() and (there.exists() or not known.exists()):
         raise absent.no_job(text, where="")
     return job
 

@@ -13,6 +13,7 @@ from accounts.models import ApiKey, Key
 from jobs.api import shapes
 from jobs.api.access import MANAGE
 from jobs.api.assets import Paged, Pages, checked
+from jobs.granted import checked_endpoints
 from storage.assets import when
 
 OVERLAP_S = (0, 30 * 24 * 3600)
@@ -32,6 +33,12 @@ class Changed(Limits):
     name = serializers.CharField(max_length=100, required=False, allow_blank=True)
     scopes = serializers.ListField(
         child=serializers.ChoiceField(ApiKey.Scope.values), required=False, allow_empty=False
+    )
+    endpoints = serializers.ListField(
+        child=serializers.CharField(max_length=63),
+        required=False,
+        max_length=1000,
+        help_text="The key is good for these alone; empty: for all that you may use.",
     )
     expires_at = serializers.DateTimeField(allow_null=True, required=False)
 
@@ -61,7 +68,7 @@ class Keys(Managed):
 
     @shapes.answers("Make a key", shapes.NewKey, 201, given=New, errors=(400, 409, 415))
     def post(self, request: Request) -> Response:
-        key, text = issuing.issue(request.user.tenant_id, **checked(New, request.data))
+        key, text = issuing.issue(request.user.tenant_id, **_given(New, request))
         return Response(shown(key) | {"key": text}, 201)
 
 
@@ -72,7 +79,7 @@ class OneKey(Managed):
 
     @shapes.answers("Change a key", shapes.AKey, given=Changed, errors=(400, 404, 415))
     def patch(self, request: Request, prefix: str) -> Response:
-        return Response(shown(issuing.change(request.user.tenant_id, prefix, **checked(Changed, request.data))))
+        return Response(shown(issuing.change(request.user.tenant_id, prefix, **_given(Changed, request))))
 
     @shapes.answers("Revoke a key", None, 204, errors=(404,))
     def delete(self, request: Request, prefix: str) -> Response:
@@ -89,12 +96,20 @@ class Roll(Managed):
         return Response(shown(key) | {"key": text}, 201)
 
 
+def _given(form: type[Changed], request: Request) -> dict[str, Any]:
+    fields = checked(form, request.data)
+    if "endpoints" in fields:
+        fields["endpoints"] = checked_endpoints(request.user.tenant_id, fields["endpoints"])
+    return fields
+
+
 def shown(key: ApiKey) -> dict[str, Any]:
     dates = ("created_at", "last_used_at", "expires_at", "revoked_at")
     return {
         "prefix": key.prefix,
         "name": key.name,
         "scopes": key.scopes,
+        "endpoints": key.endpoints,
         "good": key.state == Key.ACTIVE,
         **limits(key),
         **{name: when(getattr(key, name)) for name in dates},

@@ -158,6 +158,9 @@ class AKey(Bounds):
     prefix = s.CharField()
     name = s.CharField(allow_blank=True)
     scopes = s.ListField(child=s.ChoiceField(ApiKey.Scope.choices))
+    endpoints = s.ListField(
+        child=s.CharField(), help_text="It is good for these alone; empty: for all that you may use."
+    )
     good = s.BooleanField(help_text="Neither revoked nor expired.")
     created_at = s.DateTimeField()
     last_used_at = s.DateTimeField(allow_null=True)

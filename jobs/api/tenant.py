@@ -8,12 +8,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import not_found
 from accounts.models import ApiKey, Tenant
 from jobs import history, report
 from jobs.api import shapes
 from jobs.api.assets import checked
 from jobs.api.keys import limits, shown
+from jobs.granted import grants_of, no_endpoint
 from jobs.models import Grant
 
 
@@ -32,7 +32,7 @@ class Me(APIView):  # type: ignore[misc]
 
 
 def _grants(request: Request) -> Any:
-    grants = Grant.all_tenants.filter(tenant_id=request.user.tenant_id, overflow_of=None)
+    grants = grants_of(request.user.tenant_id).filter(request.user.sees("endpoint__name"))
     return grants.select_related("endpoint").order_by("endpoint__name")
 
 
@@ -48,7 +48,7 @@ class OneEndpoint(APIView):  # type: ignore[misc]
         """With its health: the caller's jobs and all workers, counted."""
         grant = _grants(request).filter(endpoint__name=name).first()
         if grant is None:
-            raise not_found(f"There is no endpoint {name!r} that this API key may use.")
+            raise no_endpoint(name)
         return Response(endpoint(grant) | history.health_of(grant.pk, grant.endpoint_id))
 
 
@@ -79,5 +79,6 @@ class Usage(APIView):  # type: ignore[misc]
         """Of a month, by endpoint and key, and by day if `daily`: what `usage_report` tells the operator."""
         asked = checked(Asked, request.query_params)
         tenant = Tenant.objects.get(pk=request.user.tenant_id)
-        used = report.used(report.month_of(asked["month"]), tenant, daily=asked["daily"])
+        only = request.user.sees("endpoint__name")
+        used = report.used(report.month_of(asked["month"]), tenant, only, daily=asked["daily"])
         return Response({"currency": settings.CURRENCY or None, "results": list(used)})

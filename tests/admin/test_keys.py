@@ -64,6 +64,19 @@ def test_name_scopes_and_expiry_can_be_changed_and_nothing_else(browser: Browser
     assert (now.prefix, now.digest, now.tenant) == (row.prefix, row.digest, rows.tenant)
 
 
+def test_a_key_is_limited_to_endpoints_that_its_tenant_may_use(browser: Browser, rows: Rows) -> None:
+    new = {"tenant": rows.tenant.pk, "scopes": ["run", "read"]}
+    key, _ = made(browser, ADD, new | {"endpoints": f"{rows.place.name}, {rows.place.name}"})
+    row = ApiKey.objects.of(rows.tenant).get(prefix=key.split("_")[1])
+    assert row.endpoints == [rows.place.name]
+    assert rows.place.name in get(browser, f"{list_url(ApiKey)}?tenant__id__exact={rows.tenant.pk}")
+    page = browser.post(page_url(row), {"scopes": ["read"], "endpoints": "elsewhere"}).content.decode()
+    assert f"{rows.tenant} may not use &#x27;elsewhere&#x27;. It may use " in page
+    page = browser.post(page_url(row), {"scopes": ["manage"], "endpoints": rows.place.name}).content.decode()
+    assert "a key for some endpoints cannot have it" in page
+    assert browser.post(page_url(row), {"scopes": ["manage"], "endpoints": ""}).status_code == 302
+
+
 def test_a_key_is_revoked_from_its_page_by_a_post_only(browser: Browser, rows: Rows) -> None:
     row = ApiKey.objects.of(rows.tenant).latest("pk")
     url = page_url(row).replace("change", "revoke")
