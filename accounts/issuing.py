@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from accounts import tenants
 from accounts.errors import Refused, bad_request, not_found
 from accounts.models import LIMITED_MANAGES, ApiKey, Key, Limited
 
@@ -16,12 +17,15 @@ MOST_KEYS = 1000  # of a tenant that are neither revoked nor expired
 
 
 def issue(tenant_id: UUID, **fields: Any) -> tuple[ApiKey, str]:
-    """A new key, and its text, which is shown this once. Raises Refused: 400, 409 if there are too many."""
+    """A new key, and its text, which is shown this once. Raises Refused: 400, 409 if there are too
+    many, 410 for a tenant that is deleted."""
     _check(fields)
-    good = ApiKey.all_tenants.filter(tenant_id=tenant_id, revoked_at=None).exclude(expires_at__lte=timezone.now())
-    if good.count() >= MOST_KEYS:
-        raise Refused(409, "too_many_keys", f"You have {MOST_KEYS} keys, which is the limit: revoke some.")
-    return ApiKey.issue(tenant_id=tenant_id, **fields)
+    with transaction.atomic():
+        tenants.hold(tenant_id)
+        good = ApiKey.all_tenants.filter(tenant_id=tenant_id, revoked_at=None).exclude(expires_at__lte=timezone.now())
+        if good.count() >= MOST_KEYS:
+            raise Refused(409, "too_many_keys", f"You have {MOST_KEYS} keys, which is the limit: revoke some.")
+        return ApiKey.issue(tenant_id=tenant_id, **fields)
 
 
 def one(tenant_id: UUID, prefix: str, *, lock: bool = False) -> ApiKey:
@@ -52,6 +56,7 @@ def _check(fields: Mapping[str, Any]) -> None:
 def roll(tenant_id: UUID, prefix: str, overlap: timedelta) -> tuple[ApiKey, str]:
     """A new key like the old one, which goes on for `overlap`. Raises Refused: 404, 409 if that is over."""
     with transaction.atomic():
+        tenants.hold(tenant_id)  # before the key, as who deletes the tenant has it
         old = one(tenant_id, prefix, lock=True)
         if old.state != Key.ACTIVE:
             raise Refused(409, "key_over", "This key was revoked or has expired. Make a new one.")

@@ -61,13 +61,21 @@ S3_WAIT_S = 10
 def django_app() -> Any:
     wsgi = WSGIMiddleware(cast(Any, get_wsgi_application()))
     wsgi.executor = POOL  # every thread that runs Django or a verb is of the one pool
-    bounded = AtMost(wsgi, speaks_to_s3, max(1, settings.WEB_THREADS // 2), S3_WAIT_S)
+    few, some = max(1, settings.WEB_THREADS // 4), max(1, settings.WEB_THREADS // 2)
+    calm = AtMost(wsgi, looks_at_bucket, few, S3_WAIT_S, "Other buckets have kept their S3 busy")
+    bounded = AtMost(calm, speaks_to_s3, some, S3_WAIT_S)
     return ApiLimited(WholeBody(bounded, settings.UPLOAD_MAX_BYTES + FORM_BYTES))
 
 
 def speaks_to_s3(scope: Mapping[str, Any]) -> bool:
     """Whether Django, in a thread of the pool, will."""
     return scope["method"] == "POST" and str(scope["path"]).startswith("/api/v1/assets")
+
+
+def looks_at_bucket(scope: Mapping[str, Any]) -> bool:
+    """Whether Django verifies a bucket, which a tenant's S3 may draw out, or looks whether anything names it."""
+    of_bucket = str(scope["path"]).startswith("/api/v1/buckets/")
+    return of_bucket and scope["method"] in ("POST", "DELETE")
 
 
 class Prefix(Mount):

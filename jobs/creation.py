@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
+from psycopg.errors import ForeignKeyViolation
 
 from accounts import access, sql
 from accounts.errors import Refused, bad_request
@@ -87,7 +88,13 @@ def create(key: GivenKey, endpoint: str, submission: Submission) -> Created:
     while True:
         has_files = submission.references or submission.raw_references or submission.moved
         make = _create_with_files if has_files else _create
-        if created := make(key, endpoint, submission):
+        try:
+            created = make(key, endpoint, submission)
+        except IntegrityError as error:
+            if not isinstance(error.__cause__, ForeignKeyViolation):  # found at the commit
+                raise
+            raise _deleted_meanwhile("The job's bucket or endpoint") from error
+        if created:
             return created  # else the submission that had this key was rolled back, or its day is over
 
 
@@ -106,9 +113,11 @@ def _create_with_files(key: GivenKey, endpoint: str, submission: Submission) -> 
                 transaction.set_rollback(True)  # a replay: nothing of this request is needed
             return created
     except Lost as error:
-        raise Refused(
-            503, "unavailable", "A file of the request was deleted meanwhile. Try again.", retry_after_s=1
-        ) from error
+        raise _deleted_meanwhile("A file of the request") from error
+
+
+def _deleted_meanwhile(what: str) -> Refused:
+    return Refused(503, "unavailable", f"{what} was deleted meanwhile. Try again.", retry_after_s=1)
 
 
 def _create(key: GivenKey, endpoint: str, submission: Submission, files: Sequence[Place] = ()) -> Created | None:

@@ -20,8 +20,9 @@ class NewTenant:
     worker_key: str
 
 
-def create_tenant(name: str, endpoint: str) -> NewTenant:
-    """Raises Refused: 400 for a bad name, 404 for no such endpoint, 409 if the name is taken; then nothing changes."""
+def create_tenant(name: str, endpoint: str, *, manages: bool = False) -> NewTenant:
+    """manages: its key may do that too. Raises Refused: 400 for a bad name, 404 for no such endpoint, 409 if the name
+    is taken; then nothing changes."""
     tenant = Tenant(name=name)
     try:
         tenant.clean_fields()
@@ -36,7 +37,8 @@ def create_tenant(name: str, endpoint: str) -> NewTenant:
         except IntegrityError as error:
             raise Refused(409, "exists", f"There is a tenant {name!r} already.") from error
         Grant.all_tenants.create(tenant=tenant, endpoint=found)
-        _, api_key = ApiKey.issue(tenant=tenant, name="first", scopes=[ApiKey.Scope.RUN, ApiKey.Scope.READ])
+        scopes = [ApiKey.Scope.RUN, ApiKey.Scope.READ] + [ApiKey.Scope.MANAGE] * manages
+        _, api_key = ApiKey.issue(tenant=tenant, name="first", scopes=scopes)
         _, worker_key = WorkerKey.issue(endpoint=found, name=f"made with tenant {name}")
     return NewTenant(tenant=name, endpoint=endpoint, api_key=api_key, worker_key=worker_key)
 

@@ -16,7 +16,7 @@ from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, asking, change_url, leave, uuid_in
-from accounts.sealed import Sealed
+from storage import buckets
 from storage.models import Asset, Blob, Bucket, preview_key
 from storage.outputs import signer
 from storage.verify import verify
@@ -52,10 +52,7 @@ class BucketForm(forms.ModelForm):  # type: ignore[type-arg]
         return given
 
     def save(self, commit: bool = True) -> Any:
-        if self.cleaned_data.get("secret"):
-            self.instance.secret_access_key = Sealed.seal(self.cleaned_data["secret"])
-        if {*Bucket.PLACE, *Bucket.URLS, "secret"} & set(self.changed_data):
-            self.instance.verified_at, self.instance.verify_fault = None, ""
+        buckets.enter(self.instance, self.cleaned_data.get("secret", ""), self.changed_data)
         return super().save(commit)
 
 
@@ -90,11 +87,7 @@ class BucketAdmin(Admin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        moved = {"endpoint_url", "s3_bucket"} & set(form.changed_data)
-        if change and moved and Blob.objects.of(obj.tenant).filter(bucket=obj).exists():
-            text = (
-                "Files of earlier jobs are now looked for there: copy them with their keys, or their URLs lead nowhere."
-            )
+        if change and (text := buckets.warning(obj, form.changed_data)):
             messages.warning(request, text)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the admin pages of all apps have in common."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from django import forms
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.paginator import Paginator
-from django.db.models import CASCADE, PROTECT, ForeignObjectRel, Model, QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -21,6 +21,8 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
+
+from accounts.relations import protectors
 
 View = Callable[..., Any]
 Labels = dict[str, str]  # text -> unfold's colour: info, success, warning, danger, primary
@@ -40,20 +42,6 @@ def change_url(obj: Model) -> str:
 def leave(request: HttpRequest, url: str) -> HttpResponse:
     """To `url` after a dialog, which is posted by htmx where there is JavaScript."""
     return HttpResponse(headers={"HX-Redirect": url}) if "HX-Request" in request.headers else HttpResponseRedirect(url)
-
-
-def protectors(obj: Model) -> Iterator[str]:
-    """The kinds of rows that name this one, or one of its kind that goes with it, and keep it from being deleted."""
-    for relation in obj._meta.get_fields(include_hidden=True):
-        if not isinstance(relation, ForeignObjectRel):
-            continue
-        kind = relation.related_model
-        rows = kind._base_manager.filter(**{relation.field.name: obj})
-        if relation.on_delete is PROTECT and rows.exists():
-            yield str(kind._meta.verbose_name_plural)
-        elif relation.on_delete is CASCADE and kind is type(obj):
-            for row in rows:
-                yield from protectors(row)
 
 
 def asking(

@@ -3,6 +3,7 @@
 from django.urls import path, re_path
 
 from jobs.api.assets import Assets, Complete, OneAsset
+from jobs.api.buckets import Buckets, OneBucket, Verify
 from jobs.api.errors import Nowhere
 from jobs.api.jobs import Cancel, Jobs, OneJob, Retry
 from jobs.api.keys import Keys, OneKey, Roll
@@ -12,6 +13,9 @@ urlpatterns = [
     path("assets", Assets.as_view()),
     path("assets/<uuid:asset>", OneAsset.as_view()),
     path("assets/<uuid:asset>/complete", Complete.as_view()),
+    path("buckets", Buckets.as_view()),
+    path("buckets/<str:name>", OneBucket.as_view()),
+    path("buckets/<str:name>/verify", Verify.as_view()),
     path("jobs", Jobs.as_view()),
     path("jobs/<str:job>", OneJob.as_view()),
     path("jobs/<str:job>/cancel", Cancel.as_view()),

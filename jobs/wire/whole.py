@@ -62,8 +62,15 @@ class AtMost:
     """Before an ASGI app: of the requests that `held` names, `at_once` are with it at a time; others wait without a
     thread, and are answered 503 after a while. So an S3 that hangs takes no more of the pool's threads than these."""
 
-    def __init__(self, app: Any, held: Callable[[MutableMapping[str, Any]], bool], at_once: int, wait_s: float) -> None:
-        self._app, self._held, self._wait_s = app, held, wait_s
+    def __init__(
+        self,
+        app: Any,
+        held: Callable[[MutableMapping[str, Any]], bool],
+        at_once: int,
+        wait_s: float,
+        why: str = "Other uploads have kept S3 busy",
+    ) -> None:
+        self._app, self._held, self._wait_s, self._why = app, held, wait_s, why
         self._permits = asyncio.Semaphore(at_once)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -74,7 +81,7 @@ class AtMost:
             async with asyncio.timeout(self._wait_s):
                 await self._permits.acquire()
         except TimeoutError:
-            error = f"Other uploads have kept S3 busy for {self._wait_s:g} s: it is slow. Try again."
+            error = f"{self._why} for {self._wait_s:g} s: it is slow. Try again."
             refusal = Refused(503, "storage_unavailable", error, retry_after_s=5)
             await (await refused(Request(scope, receive), refusal))(scope, receive, send)
             return

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 from starlette.responses import PlainTextResponse
 
-from hearth.asgi import speaks_to_s3
+from hearth.asgi import looks_at_bucket, speaks_to_s3
 from jobs.wire.whole import AtMost
 
 
@@ -44,6 +44,17 @@ async def two_hang_and_a_third_comes() -> None:
         app.ends.set()
         assert [(await answered).text for answered in hanging] == ["done", "done"]
         assert (await http.post("/api/v1/assets")).text == "done"
+
+
+def test_verifying_a_bucket_and_deleting_one_wait_for_their_turn_and_reading_does_not() -> None:
+    def held(method: str, path: str) -> bool:
+        return looks_at_bucket({"method": method, "path": path})
+
+    assert held("POST", "/api/v1/buckets/prod/verify")
+    assert held("DELETE", "/api/v1/buckets/prod")
+    assert not held("GET", "/api/v1/buckets/prod")
+    assert not held("POST", "/api/v1/buckets")
+    assert not held("DELETE", "/api/v1/assets/prod")
 
 
 def test_a_client_that_goes_away_leaves_its_place_to_the_next() -> None:

@@ -130,6 +130,18 @@ def test_answers_about_files_keep_to_it(told: Told) -> None:
     told("POST", "assets", content=b"{", headers={"Content-Type": "application/json"})
 
 
+def test_answers_about_buckets_keep_to_it(told: Told) -> None:
+    where = {"name": "b", "endpoint_url": "http://127.0.0.1:9", "s3_bucket": "b", "access_key_id": "A"}
+    told("POST", "buckets", json=where | {"secret_access_key": "s"})
+    told("POST", "buckets", json=where | {"secret_access_key": "s"})
+    told("PATCH", "buckets/b", "buckets/{name}", json={"s3_bucket": "c", "url_hours": 5})
+    assert not told("POST", "buckets/b/verify", "buckets/{name}/verify")["works"]
+    told("GET", "buckets/b", "buckets/{name}")
+    told("GET", "buckets")
+    told("DELETE", "buckets/b", "buckets/{name}")
+    told("DELETE", "buckets/b", "buckets/{name}")
+
+
 def test_answers_about_keys_and_the_tenant_keep_to_it(told: Told, acme: Api) -> None:
     prefix = told("POST", "keys", json={"scopes": ["read"], "cost_a_month": "1"})["prefix"]
     told("PATCH", f"keys/{prefix}", "keys/{prefix}", json={"name": "x"})

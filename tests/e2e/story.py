@@ -133,6 +133,7 @@ class Story:
         self.make()
         self._own_buckets()
         self._refused()
+        self._managed()
         self._by_hand()
         self._by_runpod()
         until(lambda: len(self.receiver.got) >= 4, 60)
@@ -242,6 +243,30 @@ class Story:
         wrong = self.secrets["a wrong API key"] = caller.tenant.api_key[:-6] + secrets.token_hex(3)
         assert caller.call("GET", "/v2/comfyui/health", key=wrong).status_code == 401
         assert caller.call("GET", f"/v2/comfyui/job-take/w?key={secret}", key=wrong).status_code == 401
+
+    def _managed(self) -> None:
+        """What a tenant manages through the API: a bucket, right, refused, verified and changed."""
+        globex = self.callers["globex"]
+        page = self.browser.post("/admin/accounts/apikey/add/", tenant=self.id_of("globex"), name="m", scopes="manage")
+        made = re.search(r"hth_[0-9a-f]{12}_[\w-]{20,}", page)
+        assert made
+        key = self.secrets["a key that manages"] = made[0]
+        names = "a secret sent to the API", "a refused one", "a new one"
+        self.secrets |= (secret := {name: new_secret() for name in names})
+        first, refused, second = secret.values()
+        where = {"endpoint_url": self.s3["endpoint_url"], "s3_bucket": "hearth", "access_key_id": "nobody"}
+        for status, method, path, body in (
+            (201, "POST", "", {"name": "mine", "secret_access_key": first} | where),
+            (409, "POST", "", {"name": "mine", "secret_access_key": refused} | where),
+            (400, "POST", "", {"name": "No", "secret_access_key": refused} | where),
+            (400, "POST", "", {"name": "no", "secret_access_key": [refused]} | where),
+            (400, "PATCH", "/mine", {"endpoint_url": "https://10.0.0.1", "secret_access_key": refused}),
+            (200, "POST", "/mine/verify", None),
+            (200, "PATCH", "/mine", {"secret_access_key": second}),
+            (200, "GET", "", None),
+        ):
+            answer = globex.call(method, f"/api/v1/buckets{path}", body, key)
+            assert answer.status_code == status, answer.text
 
     def _by_hand(self) -> None:
         """A job whose request names an S3 bucket, and what its worker is given."""

@@ -22,6 +22,13 @@ def test_an_instance_has_the_endpoint_comfyui_from_its_first_migration() -> None
     assert (endpoint.backend, endpoint.dialect) == ("fleet", "hearth")
 
 
+def test_create_tenant_makes_a_key_that_manages_if_it_is_told_to() -> None:
+    for options, scopes in (((), ["run", "read"]), (("--manage",), ["run", "read", "manage"])):
+        name = unique("managed")
+        call_command("create_tenant", name, *options, stdout=StringIO())
+        assert ApiKey.all_tenants.get(tenant__name=name).scopes == scopes
+
+
 def test_create_tenant_prints_one_object_as_its_last_line() -> None:
     name = unique("acme")
     made = json.loads(said("create_tenant", name, "--json")[-1])

@@ -18,11 +18,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="1–63 of a–z, 0–9 and -")
         parser.add_argument("--endpoint", default="comfyui", help="the endpoint it is granted (default: comfyui)")
+        parser.add_argument("--manage", action="store_true", help="its key has the scope manage too")
         parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            made = asdict(create_tenant(options["name"], options["endpoint"]))
+            made = asdict(create_tenant(options["name"], options["endpoint"], manages=options["manage"]))
         except Refused as error:
             raise CommandError(error.error) from error
         made["base_url"] = settings.HEARTH_URL
