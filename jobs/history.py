@@ -225,9 +225,9 @@ def queued(job: Job) -> Queued:
     return Queued(job.pk, job.priority, job.grant_id, job.api_key_id, losses)
 
 
-def timeline(job: Job) -> list[dict[str, Any]]:
+def timeline(job: Job, events: list[Event] | None = None) -> list[dict[str, Any]]:
     """The job's events: at (ISO 8601), ms since the submission and since the event before, kind, attempt, text."""
-    events = list(Event.objects.filter(job=job))
+    events = list(Event.objects.filter(job=job)) if events is None else events
     before = [job.created_at] + [event.at for event in events]
     return [
         {

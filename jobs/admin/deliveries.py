@@ -26,7 +26,6 @@ from jobs.webhooks.deliver import is_overdue
 from jobs.webhooks.look import goes_to, last_outcome, with_last_try
 
 SHOWN_CHARS = 80  # of a try in a list
-ENDED = (Delivery.State.DELIVERED, Delivery.State.FAILED)
 
 
 def sent_again(n: int) -> str:
@@ -156,7 +155,7 @@ class DeliveryAdmin(BigTable, ReadOnly, Admin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """To send again what has ended; the verb looks again."""
         delivery = self.get_object(request, str(object_id))
-        return super().get_actions_detail(request, object_id) if delivery and delivery.state in ENDED else []
+        return super().get_actions_detail(request, object_id) if delivery and delivery.state in verbs.ENDED else []
 
     @asking("Send again", "replay", "Under its webhook-id, with a day of tries anew.", permission="operate")
     def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:

@@ -19,8 +19,9 @@ from jobs.admin.job_page import STATES, clock, job_page, label, unbroken
 from jobs.admin.shown import duration
 from jobs.deletion import delete_job
 from jobs.lifecycle import cancel_job, retry_job
-from jobs.models import Job, Worker
+from jobs.models import Delivery, Job, Worker
 from jobs.states import State
+from jobs.webhooks.register import ENDED, replay_of
 
 CLOCKS_DIFFER = timedelta(hours=1)  # between the process that made an id and the database, at most
 WORKERS_SEARCHED = 100
@@ -98,7 +99,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     )
     change_form_after_template = "jobs/job_page.html"
     actions = ("cancel_selected", "retry_selected")
-    actions_detail = ("cancel", "retry", "erase")
+    actions_detail = ("cancel", "retry", "resend", "erase")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         found = super().get_queryset(request)
@@ -162,6 +163,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
         """Only what makes sense in the job's state; the verbs look again."""
         job = self.get_object(request, str(object_id))
         names = [name for name, states in WHEN.items() if job and job.state in states]
+        names += ["resend"] if job and Delivery.all_tenants.filter(job=job, state__in=ENDED).exists() else []
         found = super().get_actions_detail(request, object_id)
         return [each for each in found if each.action_name.rpartition("_")[2] in names]
 
@@ -172,6 +174,23 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     @asking("Retry the job", "replay", "It is queued again; output and error are cleared.", permission="operate")
     def retry(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._on_page(request, object_id, retry_job, State.IN_QUEUE)
+
+    @asking(
+        "Send its webhooks again",
+        "outbox",
+        "All that were delivered or failed, under their webhook-ids; not to disabled webhooks.",
+        permission="operate",
+    )
+    def resend(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        job = self.get_object(request, object_id)
+        if job is None:
+            return leave(request, reverse("admin:jobs_job_changelist"))
+        if found := replay_of(job.tenant, job.pk):
+            self.log_change(request, job, f"{counted(found, 'webhook')} sent again.")
+            messages.success(request, f"{counted(found, 'webhook')} sent again.")
+        else:
+            messages.error(request, "Nothing was sent: each is on its way, outdated, or to a disabled webhook.")
+        return leave(request, change_url(job))
 
     @asking(
         "Delete the job",

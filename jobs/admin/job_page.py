@@ -1,5 +1,7 @@
-"""What a job's page shows below its facts: timeline, attempts, deliveries, files, and its JSON; one query for each."""
+"""What a job's page shows below its facts: why it failed, its timeline, attempts, deliveries, files, and its JSON; one
+query for each."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +12,9 @@ from unfold.utils import display_for_label
 from accounts import sql
 from accounts.admin.pages import Labels, change_url
 from jobs import history
-from jobs.admin.shown import READ_BYTES, duration, pretty
+from jobs.admin.bars import bars
+from jobs.admin.curl import curl
+from jobs.admin.shown import MASK, READ_BYTES, duration, pretty, tidy, without_secrets
 from jobs.models import Attempt, Delivery, Event, Job, Receipt
 from jobs.models.webhook import address
 from jobs.states import FINAL, State
@@ -37,6 +41,7 @@ SENT: Labels = {
 }
 FILES_SHOWN = 60
 DELIVERIES_SHOWN = 60
+WHY_CHARS = 1_000
 
 
 def label(text: str, kind: str, colours: Labels) -> str:
@@ -47,12 +52,14 @@ def label(text: str, kind: str, colours: Labels) -> str:
 def job_page(job: Job) -> dict[str, Any]:
     """`is_live`: it goes on as the job does (live.js)."""
     waits = waits_for(history.queued(job)) if job.state == State.IN_QUEUE else None
-    tables = {"timeline": timeline(job), "attempts": attempts(job), "deliveries": deliveries(job)}
-    tables |= {"receipts": receipts(job)}
+    events = list(Event.objects.filter(job=job))
+    handed = list(Attempt.objects.filter(job=job).select_related("worker").order_by("number"))
+    tables = {"timeline": timeline(job, events), "attempts": attempts(handed), "deliveries": deliveries(job)}
+    tables |= {"receipts": receipts(job), "bars": bars(job, handed, events)}
     return {"is_live": job.state not in FINAL, "waits": waits, "files": files(job), **tables, **payload(job)}
 
 
-def timeline(job: Job) -> dict[str, Any]:
+def timeline(job: Job, events: list[Event]) -> dict[str, Any]:
     kinds = dict(Event.Kind.choices)
     rows = [
         (
@@ -60,18 +67,17 @@ def timeline(job: Job) -> dict[str, Any]:
             duration(event["after_ms"]),
             label(kinds.get(event["kind"], event["kind"]), event["kind"], EVENTS),
             event["attempt"] or "-",
-            event["text"] or "-",
+            without_secrets(event["text"]) or "-",
             unbroken(event["at"][:23].replace("T", " ")),
         )
-        for event in history.timeline(job)
+        for event in history.timeline(job, events)
     ]
     return {"headers": ["After", "Since the last", "Event", "Attempt", "What was said", "At (UTC)"], "rows": rows}
 
 
-def attempts(job: Job) -> dict[str, Any]:
-    found = Attempt.objects.filter(job=job).select_related("worker").order_by("number")
+def attempts(handed: list[Attempt]) -> dict[str, Any]:
     headers = ["Attempt", "Worker", "Handed over", "Confirmed", "Started", "Ended", "Outcome", "Slot freed", "GPU time"]
-    return {"headers": headers, "rows": [_attempt(attempt) for attempt in found]}
+    return {"headers": headers, "rows": [_attempt(attempt) for attempt in handed]}
 
 
 def _attempt(attempt: Attempt) -> tuple[Any, ...]:
@@ -120,7 +126,7 @@ def receipts(job: Job) -> dict[str, Any]:
 
 
 def said(text: str) -> str:
-    return format_html('<code class="text-xs break-all">{}</code>', text or "-")
+    return format_html('<code class="text-xs break-all">{}</code>', without_secrets(text) or "-")
 
 
 def clock(at: datetime | None) -> str:
@@ -154,12 +160,29 @@ SELECT webhook, request_bucket IS NOT NULL, request_bucket_wiped, {", ".join(_pa
 
 
 def payload(job: Job) -> dict[str, Any]:
-    """`given`: what came beside the input; `parts`: the JSON there is. The sealed secrets are not even read."""
+    """`given`: what came beside the input; `parts`: the JSON there is; `why`: its error in words; `curl`: the job once
+    more. The sealed secrets are not even read."""
     webhook, own_bucket, wiped, *columns = sql.first(PAYLOAD, {"job": job.pk, "most": READ_BYTES}) or ("", False, False)
-    parts = [
-        {"title": name.capitalize(), **pretty(None if raw is None else bytes(raw), size)}
+    found = {
+        name: (size, None if raw is None else bytes(raw))
         for name, size, raw in zip(PARTS, columns[::2], columns[1::2], strict=False)
         if size is not None
-    ]
+    }
+    parts = [{"title": name.capitalize(), **pretty(raw, size)} for name, (size, raw) in found.items()]
     bucket = "its own, the secrets wiped" if wiped else "its own, the secrets sealed" if own_bucket else ""
-    return {"webhook": address(webhook), "request_bucket": bucket, "parts": parts}
+    raw = {name: raw for name, (_, raw) in found.items()}
+    given = {"webhook": address(webhook), "request_bucket": bucket, "parts": parts}
+    return given | {"why": why(raw.get("error")), "curl": curl(job, raw.get("input"), raw.get("policy"))}
+
+
+def why(error: bytes | None) -> str:
+    """An error in words, its beginning; "" if there is none."""
+    if not error:
+        return ""
+    try:
+        value = tidy(json.loads(error))
+    except (ValueError, RecursionError):
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates, as in pretty()
+    return text if len(text) <= WHY_CHARS else text[:WHY_CHARS] + MASK

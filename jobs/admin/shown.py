@@ -1,4 +1,4 @@
-"""How jobs' JSON and times are written on a page: short, and without secrets."""
+"""How jobs' JSON and times are written on a page: short, and without secrets, those in URLs included."""
 
 import json
 import re
@@ -15,12 +15,26 @@ _SECRET = re.compile(
     r"|^token$",
     re.IGNORECASE,
 )
+# What signs a URL, or is a way in by itself: AWS's, Google's, Azure's and CloudFront's queries, tokens, a password.
+_SIGNED = re.compile(
+    r"([?&](?:[\w-]*(?:signature|credential|token|secret|passw\w*|api-?_?key)|AWSAccessKeyId|sig|key)=)[^&\s\"'<>#]+"
+    r"|(?<=://)[^/\s\"'<>@]+(?=@)",
+    re.IGNORECASE,
+)
+_KEY = re.compile(r"\b(hth|hwk|rpa|whsec)_[\w+/=-]{12,}|\b(Bearer) [\w.~+/=-]{8,}", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Without what signs the URLs in it, and without keys: whoever has a URL or a key as it was may do as its owner."""
+    text = _SIGNED.sub(lambda found: f"{found[1] or ''}{MASK}", text)
+    return _KEY.sub(lambda found: f"{found[1]}_{MASK}" if found[1] else f"{found[2]} {MASK}", text)
 
 
 def pretty(raw: bytes | None, size: int | None) -> dict[str, str]:
     """`text`: the JSON indented, long strings cut, then all of it; `note`: its size and what was cut.
 
-    Values whose names sound secret are masked: a job of dialect raw keeps its input as it came (rules.md 22).
+    Values whose names sound secret are masked, and so is what signs a URL: a job of dialect raw keeps its input as it
+    came (rules.md 22).
     """
     note = str(filesizeformat(size or 0))
     if raw is None:
@@ -35,23 +49,26 @@ def pretty(raw: bytes | None, size: int | None) -> dict[str, str]:
     return {"text": text, "note": note}
 
 
-def tidy(value: Any, hidden: bool = False) -> Any:
+def tidy(value: Any, most: int = STRING_CHARS, hidden: bool = False) -> Any:
+    """Without secrets, and without what is more than `most` characters of a string."""
     if isinstance(value, dict):
-        return {key: tidy(inner, hidden or bool(_SECRET.search(key))) for key, inner in value.items()}
+        return {key: tidy(inner, most, hidden or bool(_SECRET.search(key))) for key, inner in value.items()}
     if isinstance(value, list):
-        return [tidy(inner, hidden) for inner in value]
-    return _string(value, hidden) if isinstance(value, str) else value
+        return [tidy(inner, most, hidden) for inner in value]
+    return _string(value, most, hidden) if isinstance(value, str) else value
 
 
-def _string(text: str, hidden: bool) -> str:
+def _string(text: str, most: int, hidden: bool) -> str:
     if hidden and text:
         return MASK
     if text[:1] in ("{", "["):  # a workflow may come as a string of JSON
         try:
-            text = json.dumps(tidy(json.loads(text)), ensure_ascii=False)
+            text = json.dumps(tidy(json.loads(text), most), ensure_ascii=False)
         except ValueError:
             pass
-    return text if len(text) <= STRING_CHARS else f"{text[:STRING_CHARS]}… ({len(text):,} characters)"
+    if len(text) > most:
+        return f"{without_secrets(text[:most])}… ({len(text):,} characters)"
+    return without_secrets(text)
 
 
 def duration(ms: float | None) -> str:

@@ -174,6 +174,7 @@ def send_test(tenant: Tenant, id: UUID) -> Delivery:
     return made
 
 
+ENDED = (Delivery.State.DELIVERED, Delivery.State.FAILED)  # what may be sent again
 AGAIN = """
 UPDATE jobs_delivery d SET state = 'pending', tries = 0, began_at = clock_timestamp(), next_at = clock_timestamp(),
        ended_at = NULL
@@ -199,6 +200,15 @@ def _why_not(delivery: Delivery) -> str:
     if delivery.state == Delivery.State.OUTDATED:
         return "The job has moved on since: what this delivery was to say is no longer so."
     return "Its webhook is disabled. Enable it first."
+
+
+def replay_of(tenant: Tenant, job: UUID) -> int:
+    """Send all again that a job's deliveries have said, or failed to say; not to disabled webhooks. How many."""
+    which = "d.tenant_id = %(tenant)s AND d.job_id = %(job)s AND d.state IN ('delivered', 'failed')"
+    with transaction.atomic():
+        found = sql.run(AGAIN.format(which=which), {"tenant": tenant.pk, "job": job})
+        announce_deliveries(bool(found))
+    return found
 
 
 def replay_failed(since: datetime, tenant: Tenant | None = None, webhook: Webhook | None = None) -> int:
