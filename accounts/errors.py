@@ -11,7 +11,7 @@ def counted(number: int | Decimal, noun: str) -> str:
 
 class Refused(Exception):
     """The request is answered with this status and `{"error", "code"}`; it has changed nothing. `nodes`: what is wrong
-    with which node of a workflow.
+    with which node of a workflow; `params`: with which parameter of one that is stored.
 
     Whether trying again helps is in the status: 429 and 503 carry Retry-After, all others need another request.
     """
@@ -24,15 +24,15 @@ class Refused(Exception):
         *,
         retry_after_s: int | None = None,
         nodes: dict[str, list[dict[str, Any]]] | None = None,
+        params: dict[str, list[dict[str, Any]]] | None = None,
     ) -> None:
         super().__init__(error)
         self.status, self.code, self.error, self.retry_after_s = status, code, error, retry_after_s
-        self.nodes = nodes
+        self.more = {name: told for name, told in (("nodes", nodes), ("params", params)) if told}
         self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
-        body: dict[str, Any] = {"error": self.error, "code": self.code}
-        return body | {"nodes": self.nodes} if self.nodes else body
+        return {"error": self.error, "code": self.code, **self.more}
 
     def all_headers(self) -> dict[str, str]:
         """`headers`, and those that its status and retry_after_s ask for."""

@@ -155,20 +155,27 @@ def _read(sha256: str) -> Catalogue | None:
         return None
 
 
+def _known(now: _InUse, endpoint: str) -> list[Catalogue]:
+    return [found for hash in now.endpoints.get(endpoint, ()) if (found := now.compiled.get(hash))]
+
+
+def of_endpoint(endpoint: str) -> list[Catalogue]:
+    """Those in use there that this process knows."""
+    return _known(_in_use, endpoint)
+
+
 def judge(endpoint: str) -> Judge | None:
     """What holds a workflow against the endpoint's catalogues; None while there is nothing to hold it against."""
     now = _in_use
-    hashes = now.endpoints.get(endpoint, [])
-    catalogues = [now.compiled[hash] for hash in hashes if hash in now.compiled]
-    if not catalogues or len(catalogues) < len(hashes):
+    catalogues = _known(now, endpoint)
+    if not catalogues or len(catalogues) < len(now.endpoints[endpoint]):
         return None
     return lambda graph, brought: verdict(catalogues, graph, brought)
 
 
 def takes_files(endpoint: str) -> TakesFiles:
     """What says whether an input of a node class names an uploaded file; None: no worker has told."""
-    now = _in_use
-    known = [found for hash in now.endpoints.get(endpoint, ()) if (found := now.compiled.get(hash))]
+    known = of_endpoint(endpoint)
 
     def told(node_class: str, name: str) -> bool | None:
         inputs = [found.classes[node_class].inputs for found in known if node_class in found.classes]

@@ -50,18 +50,19 @@ WITH {access.API_KEY}, place AS (
        SET body_sha256 = excluded.body_sha256, job_id = excluded.job_id, created_at = excluded.created_at
      WHERE k.created_at < clock_timestamp() - interval '{ONCE_H} hours' RETURNING k.job_id
 ), job AS (
-    INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, priority, model_hashes,
-                          ttl_ms, execution_timeout_ms, created_at, queued_at, deadline_at)
-    SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(priority)s,
-           %(model_hashes)s::bigint[], %(ttl_ms)s, %(execution_timeout_ms)s, now.at, now.at,
+    INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, workflow_id,
+                          workflow_version, priority, model_hashes, ttl_ms, execution_timeout_ms, created_at, queued_at,
+                          deadline_at)
+    SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(workflow)s::uuid, %(version)s::int,
+           %(priority)s, %(model_hashes)s::bigint[], %(ttl_ms)s, %(execution_timeout_ms)s, now.at, now.at,
            now.at + %(ttl_ms)s::bigint * interval '1 ms'
       FROM fit, (SELECT clock_timestamp() AS at) now
      WHERE %(once_key)s::text IS NULL OR EXISTS (SELECT 1 FROM once)
     RETURNING id, created_at
 ), payload AS (
-    INSERT INTO jobs_payload (job_id, input, inputs, moved_bytes, webhook, policy, request_bucket)
+    INSERT INTO jobs_payload (job_id, input, params, inputs, moved_bytes, webhook, policy, request_bucket)
     SELECT job.id, CASE WHEN dialect = 'raw' THEN %(input)s::bytea ELSE coalesce(%(workflow_input)s, %(input)s) END,
-           %(inputs)s::bytea, %(moved_bytes)s, %(webhook)s, %(policy)s,
+           %(params)s::bytea, %(inputs)s::bytea, %(moved_bytes)s, %(webhook)s, %(policy)s,
            CASE WHEN dialect = 'raw' THEN %(raw_request_bucket)s::bytea ELSE %(request_bucket)s::bytea END
       FROM job, place
 ), event AS (
@@ -127,7 +128,8 @@ def _create(key: GivenKey, endpoint: str, submission: Submission, files: Sequenc
         params["workflow_input"] = None  # the same bytes are not sent twice
     for name in ("request_bucket", "raw_request_bucket"):
         params[name] = getattr(getattr(submission, name), "token", None)
-    once = submission.once
+    ran, once = submission.ran, submission.once
+    params |= {"workflow": ran and ran.workflow, "version": ran and ran.version, "params": ran and ran.params}
     params |= {"once_key": once and once.key, "body_sha256": once and once.body_sha256}
     row = sql.one(CREATE, params)
     access.check_api_key(key, RUN, row)

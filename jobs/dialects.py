@@ -7,7 +7,7 @@ not known of it stays beside what is.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import orjson
 from accounts.sealed import Sealed
 from jobs.inline import Inline
 from jobs.models import Endpoint
-from jobs.wire.bodies import Part, shown, split_object
+from jobs.wire.bodies import Part, json_object, shown, split_object
 from worker.kinds import content_type_of, kind_of
 from worker.wire import FILES, Asset, Slot, bytes_in, named_files
 
@@ -160,8 +160,8 @@ def to_worker(given: Given) -> tuple[bytes, bytes | None]:
         raw = workflow.encode() if isinstance(workflow, str) else parts["workflow"].raw
         parts["workflow"] = Part(None, _with_urls(raw, given.urls))
     if given.dialect == DEKITA:
-        return _object(_for_dekita(parts, config)), config
-    return _object(_for_worker_comfyui(parts)), None  # it puts files in no bucket but its own machine's
+        return json_object(_for_dekita(parts, config)), config
+    return json_object(_for_worker_comfyui(parts)), None  # it puts files in no bucket but its own machine's
 
 
 def _with_urls(raw: bytes, urls: Mapping[str, str]) -> bytes:
@@ -197,8 +197,3 @@ def _for_worker_comfyui(parts: Mapping[str, Part]) -> dict[str, bytes]:
         for name, content in named_files(parts[key].value)
     ]
     return fields | ({"images": orjson.dumps(images)} if images else {})
-
-
-def _object(fields: Mapping[str, bytes]) -> bytes:
-    pairs: Iterable[bytes] = (orjson.dumps(name) + b":" + raw for name, raw in fields.items())
-    return b"{" + b",".join(pairs) + b"}"

@@ -22,7 +22,7 @@ from accounts.models import ApiKey, uuid7
 from accounts.sealed import SealBroken
 from jobs.dialects import DEKITA, HEARTH, RAW, WORKER_COMFYUI
 from jobs.models import Payload
-from jobs.wire.bodies import split_object
+from jobs.wire.bodies import json_object, split_object
 from jobs.wire.references import Reference
 from jobs.wire.submission import Moved, Submission
 from storage import assets
@@ -213,8 +213,7 @@ def plan_move(tenant_id: UUID, submission: Submission) -> Move | None:
     if not moved:
         return None
     rewritten = {key: json.dumps(_with_assets(value, moved)).encode() for key, value in values.items()}
-    raw = b",".join(orjson.dumps(key) + b":" + rewritten.get(key, part.raw) for key, part in parts.items())
-    given = b"{" + raw + b"}"
+    given = json_object({key: rewritten.get(key, part.raw) for key, part in parts.items()})
     planned = replace(submission, input=given, workflow_input=given, moved=tuple(moved.values()))
     return Move(submission=planned, uploads=uploads)
 

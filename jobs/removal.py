@@ -24,8 +24,8 @@ WITH chunk AS (
 ), delivery AS (
     DELETE FROM jobs_delivery WHERE job_id = ANY (%(jobs)s)
 ), payload AS (
-    UPDATE jobs_payload SET input = '', inputs = NULL, webhook = '', policy = NULL, progress = NULL, output = NULL,
-           error = NULL WHERE job_id = ANY (%(jobs)s) RETURNING 1
+    UPDATE jobs_payload SET input = '', params = NULL, inputs = NULL, webhook = '', policy = NULL, progress = NULL,
+           output = NULL, error = NULL WHERE job_id = ANY (%(jobs)s) RETURNING 1
 ), job AS (
     UPDATE jobs_job SET payload_gone_at = coalesce(payload_gone_at, clock_timestamp()),
            events_gone_at = coalesce(events_gone_at, clock_timestamp()) WHERE id = ANY (%(jobs)s)

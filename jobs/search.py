@@ -16,7 +16,7 @@ from jobs import absent
 from jobs.granted import Holder
 from jobs.history import result, timeline
 from jobs.ids import parse_job_id
-from jobs.models import Attempt, Deletion, Job, Payload
+from jobs.models import Attempt, Deletion, Job, Payload, Workflow
 from jobs.states import State
 from storage.assets import when
 
@@ -26,11 +26,13 @@ WITH_ERROR = (State.FAILED, State.TIMED_OUT)
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """Empty: any. `since`, `until` (without it): by the time in a job's id, to the ms. `key`: an API key's prefix.
-    `error`: a part of what went wrong, its ASCII in capitals or not."""
+    `workflow`: a stored one, by its name now, or one version of it. `error`: a part of what went wrong, its ASCII in
+    capitals or not."""
 
     states: Sequence[str] = ()
     endpoint: str = ""
     key: str = ""
+    workflow: str = ""
     since: datetime | None = None
     until: datetime | None = None
     error: str = ""
@@ -44,6 +46,10 @@ def found(holder: Holder, search: Search) -> QuerySet[Job]:
         jobs = jobs.filter(endpoint__name=search.endpoint)
     if search.key:
         jobs = jobs.filter(api_key__tenant=holder.tenant_id, api_key__prefix=search.key)
+    if search.workflow:
+        name, _, version = search.workflow.partition("@")
+        jobs = jobs.filter(workflow__in=Workflow.all_tenants.filter(tenant_id=holder.tenant_id, name=name))
+        jobs = jobs.filter(workflow_version=int(version)) if version else jobs
     if search.since:
         jobs = jobs.filter(pk__gte=_first_id(search.since))
     if search.until:
@@ -77,7 +83,7 @@ def _visible(holder: Holder) -> QuerySet[Job]:
     """All but those whose deletion was asked for, which may take a while."""
     asked = Deletion.all_tenants.filter(job_id=OuterRef("pk"))
     jobs = Job.all_tenants.filter(~Exists(asked), holder.sees("endpoint__name"), tenant_id=holder.tenant_id)
-    return jobs.select_related("endpoint", "grant__endpoint", "api_key")
+    return jobs.select_related("endpoint", "grant__endpoint", "api_key", "workflow")
 
 
 def one(holder: Holder, text: str) -> Job:
@@ -100,6 +106,7 @@ def shown(job: Job) -> dict[str, Any]:
         "place": job.grant.endpoint.name,
         "status": job.state,
         "priority": job.priority,
+        "workflow": job.ran,
         "key": {"prefix": key.prefix, "name": key.name} if key else None,
         "created_at": when(job.created_at),
         "started_at": when(job.started_at),
@@ -115,15 +122,22 @@ def shown(job: Job) -> dict[str, Any]:
 def told(job: Job, *, with_input: bool) -> dict[str, Any]:
     """All of it; what was deleted of it by then is None, and `payload_deleted_at` says when."""
     known = orjson.loads(result(job.pk).json()) if job.payload_gone_at is None else {}
-    given = Payload.objects.values_list("input", flat=True).get(pk=job.pk) if with_input and known else b"null"
+    given = _given(job, with_input) if known else {}
     return {
         **shown(job),
         "attempts": [_attempt(attempt) for attempt in Attempt.objects.filter(job=job).order_by("number")],
         "timeline": timeline(job),
         **{name: known.get(name) for name in ("queue", "output", "error")},
-        **({"input": orjson.loads(bytes(given))} if with_input else {}),
+        "params": given.get("params"),
+        **({"input": given.get("input")} if with_input else {}),
         "payload_deleted_at": when(job.payload_gone_at),
     }
+
+
+def _given(job: Job, with_input: bool) -> dict[str, Any]:
+    wanted = ["params"] * (job.workflow is not None) + ["input"] * with_input
+    kept = Payload.objects.filter(pk=job.pk).values(*wanted).first() if wanted else None
+    return {name: orjson.loads(bytes(raw)) for name, raw in (kept or {}).items() if raw}
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

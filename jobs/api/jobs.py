@@ -15,6 +15,7 @@ from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import cancel_job, retry_job
 from jobs.models import Deletion, Job
 from jobs.states import State
+from jobs.workflows.run import NAMED
 from storage.assets import when
 
 BY = "by the client"
@@ -26,9 +27,17 @@ class Filters(serializers.Serializer):  # type: ignore[misc]
     status = serializers.CharField(required=False, help_text="One or several, with commas between.")
     endpoint = serializers.CharField(required=False, max_length=63)
     key = serializers.RegexField("[0-9a-f]{12}", required=False, help_text="An API key's prefix.")
+    workflow = serializers.CharField(
+        required=False, help_text="A stored workflow, `portrait`, or a version of it, `portrait@3`."
+    )
     since = serializers.DateTimeField(required=False, help_text="ISO 8601; without a time zone it is UTC.")
     until = serializers.DateTimeField(required=False, help_text="Not itself.")
     error = serializers.CharField(required=False, max_length=200, help_text="A part of what went wrong.")
+
+    def validate_workflow(self, value: str) -> str:
+        if not NAMED.fullmatch(value):
+            raise serializers.ValidationError(f"must be a name or name@version, not {value[:80]!r}.")
+        return value
 
     def validate_status(self, value: str) -> list[str]:
         states = value.upper().split(",")

@@ -51,7 +51,10 @@ SUBMISSION = {
     "description": "As RunPod takes it. Fields that are not here are ignored.",
     "required": ["input"],
     "properties": {
-        "input": {"description": "For ComfyUI an object with `workflow`; for an endpoint of dialect raw anything."},
+        "input": {
+            "description": "For ComfyUI an object with `workflow`: a graph, or the name of one that you have stored, "
+            "`portrait` or `portrait@3`, with its `params`. For an endpoint of dialect raw anything."
+        },
         "webhook": {"type": "string", "format": "uri", "description": "Told of the job's end."},
         "policy": {
             "type": "object",
@@ -60,7 +63,13 @@ SUBMISSION = {
         "s3Config": {"type": "object", "description": "Where this job's files go."},
         "storage": {"type": "string", "description": "The name of the bucket of yours where they go."},
     },
-    "example": {"input": {"workflow": WORKFLOW}},
+}
+SUBMISSIONS = {
+    "graph": {"summary": "A graph", "value": {"input": {"workflow": WORKFLOW}}},
+    "stored": {
+        "summary": "A stored workflow",
+        "value": {"input": {"workflow": "portrait@3", "params": {"prompt": "a cat", "steps": 20}}},
+    },
 }
 STATUS = {
     "type": "object",
@@ -123,7 +132,8 @@ def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         operation = _operation(f"v2_{path.split('/')[0]}", summary, ["RunPod"], answer, refusals)
         operation["parameters"] = [ENDPOINT, *parameters]
         if submits:
-            operation["requestBody"] = {"required": True, "content": _json(_ref("Submission"))["content"]}
+            body = {"schema": _ref("Submission"), "examples": SUBMISSIONS}
+            operation["requestBody"] = {"required": True, "content": {"application/json": body}}
         result["paths"].setdefault(f"/v2/{{endpoint}}/{path}", {})[method] = operation
     events = _operation("jobs_events", "A job's news as it happens", ["jobs"], EVENTS, (404, 410))
     events["responses"]["200"]["content"] = {"text/event-stream": {"schema": EVENTS}}

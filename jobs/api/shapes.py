@@ -14,10 +14,13 @@ from storage.models import Asset
 
 
 class Error(Serializer):  # type: ignore[misc]
-    """What is wrong, which value, what to do; `code` is for programs."""
+    """What is wrong, which value, what to do; `code` is for programs. `nodes`: of a workflow, by node;
+    `params`: of the parameters of a stored one, by name."""
 
     error = s.CharField()
     code = s.CharField()
+    nodes = s.DictField(child=s.ListField(child=s.DictField()), required=False)
+    params = s.DictField(child=s.ListField(child=s.DictField()), required=False)
 
 
 class AnAsset(Serializer):  # type: ignore[misc]
@@ -67,6 +70,7 @@ class ListedJob(Serializer):  # type: ignore[misc]
     place = s.CharField(help_text="The endpoint whose workers run it: another one, if it was moved.")
     status = s.ChoiceField(State.choices)
     priority = s.IntegerField()
+    workflow = s.CharField(allow_null=True, help_text="The stored workflow that it named, and its version: portrait@3.")
     key = KeyOfJob(allow_null=True)
     created_at = s.DateTimeField()
     started_at = s.DateTimeField(allow_null=True)
@@ -119,6 +123,7 @@ class OneJob(ListedJob):
     queue = Waits(allow_null=True)
     output = s.JSONField(allow_null=True)
     error = s.JSONField(allow_null=True)
+    params = s.DictField(allow_null=True, help_text="What each parameter of that workflow was.")
     input = s.JSONField(required=False, allow_null=True)
     payload_deleted_at = s.DateTimeField(allow_null=True)
 

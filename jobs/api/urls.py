@@ -8,6 +8,7 @@ from jobs.api.errors import Nowhere
 from jobs.api.jobs import Cancel, Jobs, OneJob, Retry
 from jobs.api.keys import Keys, OneKey, Roll
 from jobs.api.tenant import Endpoints, Me, OneEndpoint, Usage
+from jobs.api.workflows import OneWorkflow, Propose, Schema, Version, Versions, Workflows
 
 urlpatterns = [
     path("assets", Assets.as_view()),
@@ -27,5 +28,11 @@ urlpatterns = [
     path("endpoints", Endpoints.as_view()),
     path("endpoints/<str:name>", OneEndpoint.as_view()),
     path("usage", Usage.as_view()),
+    path("workflows", Workflows.as_view()),
+    path("workflows/propose", Propose.as_view()),
+    path("workflows/<str:name>", OneWorkflow.as_view()),
+    path("workflows/<str:name>/schema", Schema.as_view()),
+    path("workflows/<str:name>/versions", Versions.as_view()),
+    path("workflows/<str:name>/versions/<str:number>", Version.as_view()),
     re_path("", Nowhere.as_view()),
 ]

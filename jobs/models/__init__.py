@@ -1,5 +1,5 @@
-"""What runs: endpoints and who may use them, jobs with their payloads, attempts and events, the workers, usage,
-webhooks with their deliveries, and receipts of what was deleted."""
+"""What runs: endpoints and who may use them, stored workflows, jobs with their payloads, attempts and events, the
+workers, usage, webhooks with their deliveries, and receipts of what was deleted."""
 
 from jobs.models.deletion import Deletion
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
@@ -8,6 +8,7 @@ from jobs.models.overflow import Overflow
 from jobs.models.runpod import Receipt, RunpodEndpoint
 from jobs.models.usage import Usage
 from jobs.models.webhook import Delivery, DeliveryTry, Webhook, WebhookSecret
+from jobs.models.workflow import Workflow, WorkflowVersion
 
 __all__ = [
     "Attempt",
@@ -32,4 +33,6 @@ __all__ = [
     "WebhookSecret",
     "Worker",
     "WorkerKey",
+    "Workflow",
+    "WorkflowVersion",
 ]

@@ -9,6 +9,7 @@ from accounts.models import ApiKey, Owned, Tenant, uuid7
 from accounts.sealed import SealedField
 from jobs.ids import public_id
 from jobs.models.fleet import Endpoint, Grant, Worker
+from jobs.models.workflow import Workflow
 from jobs.states import FINAL, State
 from storage.models import Bucket
 
@@ -28,6 +29,10 @@ class Job(Owned):
     api_key = models.ForeignKey(
         ApiKey, models.SET_NULL, null=True, blank=True, related_name="jobs", db_index=False, db_constraint=False
     )
+    workflow = models.ForeignKey(  # whose row stays, so that no job locks it
+        Workflow, models.DO_NOTHING, null=True, blank=True, related_name="jobs", db_index=False, db_constraint=False
+    )
+    workflow_version = models.IntegerField(null=True, help_text="Which of that workflow it was.")
     state = models.CharField(max_length=11, choices=State, db_default=State.IN_QUEUE)
     priority = models.SmallIntegerField(db_default=0, help_text="Higher first, within the tenant; lowPriority is -1.")
     model_hashes = ArrayField(models.BigIntegerField(), null=True, help_text="Model files its workflow names, by hash.")
@@ -84,6 +89,7 @@ class Job(Owned):
             ),
             models.Index(fields=["grant", "-finished_at"], name="job_finished", condition=Q(finished_at__isnull=False)),
             models.Index(fields=["tenant", "-id"], name="job_of_tenant"),
+            models.Index(fields=["workflow", "-id"], name="job_of_workflow", condition=Q(workflow__isnull=False)),
             models.Index(
                 fields=["tenant", "finished_at"],
                 name="job_with_payload",
@@ -100,6 +106,11 @@ class Job(Owned):
     def public_id(self) -> str:
         return public_id(self.id, self.sync)
 
+    @property
+    def ran(self) -> str | None:
+        """The stored workflow that it was submitted by, as the client may name it."""
+        return f"{self.workflow.name}@{self.workflow_version}" if self.workflow else None
+
     def __str__(self) -> str:
         return self.public_id
 
@@ -109,6 +120,7 @@ class Payload(models.Model):
 
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="payload")
     input = models.BinaryField()
+    params = models.BinaryField(null=True, help_text="JSON: of a stored workflow, what its parameters were.")
     inputs = models.BinaryField(null=True, help_text="JSON: where the files are that the input names (jobs/inputs.py).")
     moved_bytes = models.BigIntegerField(db_default=0, help_text="Of files that came in the request and are not in it.")
     webhook = models.TextField(db_default="")

@@ -15,16 +15,19 @@ from jobs import absent, catalogue, creation, history, lifecycle
 from jobs import stream as streams
 from jobs.granted import READ, RUN
 from jobs.ids import JobId, parse_job_id, public_id
+from jobs.limits import Caller
 from jobs.live import Hub, job_key, stream_key
+from jobs.models import Endpoint
 from jobs.states import State
 from jobs.wire.answers import answer, endpoint_of, key_of
-from jobs.wire.bodies import parse_request, read_body
+from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
 from jobs.wire.gate import GATE
 from jobs.wire.gone import Gone, wait
 from jobs.wire.moving import without_bytes
 from jobs.wire.rates import limited
 from jobs.wire.submission import Once, Submission, parse_submission
+from jobs.workflows.run import Ran, is_stored, named, resolve
 
 WAIT_MS = (1_000, 300_000)
 DEFAULT_WAIT_MS = 90_000
@@ -155,15 +158,42 @@ async def _submission(request: Request, *, sync: bool) -> Submission:
     if sync:
         _wait_ms(request)
     once_key = _once_key(request)
-    if len(body) < LARGE_BYTES:
-        return _parse(body, sync, endpoint_of(request), once_key)
-    return await verb(_parse, body, sync, endpoint_of(request), once_key)
-
-
-def _parse(body: bytes, sync: bool, endpoint: str, once_key: str | None) -> Submission:
     once = None if once_key is None else Once(key=once_key, body_sha256=sha256(body).digest())
-    parts, takes_files = parse_request(body), catalogue.takes_files(endpoint)
-    return parse_submission(parts, sync=sync, judge=catalogue.judge(endpoint), takes_files=takes_files, once=once)
+    is_large = len(body) >= LARGE_BYTES
+    parts = await verb(parse_request, body) if is_large else parse_request(body)
+    if is_large or named(parts.value("input")):
+        return await verb(_parse, parts, sync, endpoint_of(request), request.state.caller, once)
+    return _parse(parts, sync, endpoint_of(request), request.state.caller, once)
+
+
+def _parse(parts: Parts, sync: bool, endpoint: str, caller: Caller, once: Once | None) -> Submission:
+    return parse_submission(
+        parts,
+        sync=sync,
+        judge=catalogue.judge(endpoint),
+        takes_files=catalogue.takes_files(endpoint),
+        once=once,
+        ran=_ran(parts, caller, endpoint),
+    )
+
+
+def _ran(parts: Parts, caller: Caller, endpoint: str) -> Ran | Refused | None:
+    """Raises Refused(400) where a stored workflow is meant that nobody would look for."""
+    given = parts.values.get("input")
+    match = named(given.value) if given else None
+    if given is None or match is None:
+        return None
+    if caller.dialect != Endpoint.Dialect.RAW:
+        try:
+            return resolve(caller.tenant_id, given)
+        except Refused as refused:
+            return refused
+    if "params" in given.value and is_stored(caller.tenant_id, match["name"]):
+        error = (
+            f"Endpoint {endpoint!r} takes any JSON (dialect raw) and runs no stored workflow, as {match['name']!r} is."
+        )
+        raise bad_request(error, "no_stored_workflows")
+    return None
 
 
 def _once_key(request: Request) -> str | None:

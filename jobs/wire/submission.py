@@ -6,20 +6,20 @@ from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
-import orjson
 from django.conf import settings
 
 from accounts.errors import Refused, bad_request
 from accounts.sealed import Sealed
 from jobs.graph.check import Graph
 from jobs.graph.faults import Verdict
-from jobs.wire.bodies import Part, Parts, kind, shown, split_object
+from jobs.wire.bodies import Part, Parts, json_object, kind, shown, split_object
 from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_assets, find_references
+from jobs.wire.workflow import workflow_of
+from jobs.workflows.run import Ran
 from storage.models import Blob
 from storage.places import BucketRefused, request_bucket
 from worker.kinds import is_model
-from worker.paths import name_fault, paths_fault
-from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names, output_fault
+from worker.wire import HEARTH_FIELD, UrlRefused, check_url, file_names
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 24 * 3600_000)
 TTL_MS = (10_000, 7 * 24 * 3600_000)
@@ -57,9 +57,10 @@ class Moved:
 class Submission:
     """What `create` writes. `input`: the JSON bytes for dialect raw; `workflow_input`: for dialects with a workflow,
     without secrets; `workflow_fault`: why those dialects refuse it, "" if they do not; `verdict`: the node catalogue's,
-    if that is why. `model_hashes`: of the model files it names, None if it names none. `references`: files that its
-    input names and that Hearth has to find; `raw_references`: the same for dialect raw. `moved`: files that came in it,
-    and are not in `input` any more. `storage`: the name of the tenant's bucket that it asks for."""
+    if that is why; `refused`: why the stored workflow that it names is not run, if that is. `ran`: which one it is.
+    `model_hashes`: of the model files it names, None if it names none. `references`: files that its input names and
+    that Hearth has to find; `raw_references`: the same for dialect raw. `moved`: files that came in it, and are not in
+    `input` any more. `storage`: the name of the tenant's bucket that it asks for."""
 
     sync: bool
     input: bytes
@@ -79,9 +80,13 @@ class Submission:
     moved: tuple[Moved, ...] = ()
     once: Once | None = None
     storage: str | None = None
+    ran: Ran | None = None
+    refused: Refused | None = None
 
     def refusal(self) -> Refused:
         """What dialects with a workflow answer to a fault."""
+        if self.refused:
+            return self.refused
         if self.verdict is None:
             return bad_request(self.workflow_fault, "invalid_workflow")
         error, nodes = self.verdict.told()
@@ -95,19 +100,21 @@ def parse_submission(
     judge: Judge | None = None,
     takes_files: TakesFiles = NOBODY_TOLD,
     once: Once | None = None,
+    ran: Ran | Refused | None = None,
 ) -> Submission:
-    """Raises Refused(400) for what no dialect takes."""
+    """`ran`: what came of an input that names a stored workflow. Raises Refused(400) for what no dialect takes."""
     values = parts.values
     given = values.get("input")
     if given is None:
         raise bad_request("The body has no `input`.", "no_input")
     policy = _policy(values.get("policy"))
-    kept, own_bucket, bucket_fault = _cut_secrets(given)
+    whole = ran.given if isinstance(ran, Ran) else given
+    kept, own_bucket, bucket_fault = _cut_secrets(whole)
     config = _config(values.get("s3Config"))
-    workflow, workflow_fault = _workflow(given.value)
-    references, input_fault = ((), "") if workflow_fault else find_references(given.value, workflow, takes_files)
+    workflow, workflow_fault = ({}, ran.error) if isinstance(ran, Refused) else workflow_of(whole.value)
+    references, input_fault = ((), "") if workflow_fault else find_references(whole.value, workflow, takes_files)
     fault = workflow_fault or bucket_fault or input_fault
-    verdict = judge(workflow, set(file_names(given.value))) if judge and not fault else None
+    verdict = judge(workflow, set(file_names(whole.value))) if judge and not fault else None
     return Submission(
         sync=sync,
         input=given.raw,
@@ -126,6 +133,8 @@ def parse_submission(
         raw_references=find_assets(given),
         once=once,
         storage=_storage(values.get("storage")),
+        ran=ran if isinstance(ran, Ran) else None,
+        refused=ran if isinstance(ran, Refused) else None,
     )
 
 
@@ -136,7 +145,7 @@ def _cut_secrets(given: Part) -> tuple[bytes, Sealed | None, str]:
         return given.raw, None, ""
     parts = split_object(given.raw).values
     kept = {name: part for name, part in parts.items() if name not in (*BUCKET_FIELDS, HEARTH_FIELD)}
-    raw = b"{" + b",".join(orjson.dumps(name) + b":" + part.raw for name, part in kept.items()) + b"}"
+    raw = json_object({name: part.raw for name, part in kept.items()})
     try:
         named = [_bucket(parts.get(field), f"input.{field}") for field in BUCKET_FIELDS]
     except BucketRefused as error:
@@ -239,58 +248,3 @@ def _flag(policy: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise bad_request(f"`policy.{name}` must be true or false, not {shown(value)}.", "invalid_policy")
     return value
-
-
-EXPORT = "send what ComfyUI's menu saves by `Export (API)`."
-
-
-def _workflow(given: Any) -> tuple[dict[str, Any], str]:
-    """The workflow of an input, which may be text; and why dialects with a workflow refuse it, "" if they take it."""
-    if not isinstance(given, dict):
-        return {}, f"`input` must be an object with a `workflow`, not {kind(given)}."
-    workflow = given.get("workflow")
-    if isinstance(workflow, str):
-        try:
-            workflow = orjson.loads(workflow)
-        except orjson.JSONDecodeError as error:
-            return {}, f"`input.workflow` is a string that is not valid JSON: {error}."
-    if workflow is None:
-        return {}, f"`input.workflow` is missing: {EXPORT}"
-    if not isinstance(workflow, dict):
-        return {}, f"`input.workflow` must be an object (ComfyUI's API format), not {kind(workflow)}: {EXPORT}"
-    return workflow, _graph_fault(workflow) or _names_fault(given, workflow) or _misplaced(given) or _wish_fault(given)
-
-
-def _misplaced(given: Mapping[str, Any]) -> str:
-    """A field that would be silently without effect, and the job's files in another bucket."""
-    if not given.get("storage"):
-        return ""
-    return 'A bucket is named beside `input`, not in it: `{"input": {…}, "storage": "<its name>"}`.'
-
-
-def _wish_fault(given: Mapping[str, Any]) -> str:
-    fault = output_fault(given)
-    return f"`input`: {fault}." if fault else ""
-
-
-def _graph_fault(workflow: dict[str, Any]) -> str:
-    if not workflow:
-        return f"`input.workflow` is empty: {EXPORT}"
-    if isinstance(workflow.get("nodes"), list):
-        return "`input.workflow` is in ComfyUI's UI format. Export it by `Export (API)` and send that."
-    for node_id, node in workflow.items():
-        if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-            return f"`input.workflow` node {shown(node_id)} is no object with a `class_type`: {EXPORT}"
-        if not isinstance(node.get("inputs"), dict):  # one that no output needs would stop ComfyUI for good
-            return f"`input.workflow` node {shown(node_id)} has no `inputs` object; it may be empty: {EXPORT}"
-    return ""
-
-
-def _names_fault(given: Mapping[str, Any], workflow: Mapping[str, Any]) -> str:
-    """A name that would lead to what is not this job's, on the disk of a ComfyUI that all tenants share."""
-    names = file_names(given)
-    for name in names:
-        if name and (fault := name_fault(name)):
-            return f"`input.files`: the name {shown(name)} {fault}."
-    fault = paths_fault(workflow, names)
-    return f"`input.workflow`: {fault}." if fault else ""

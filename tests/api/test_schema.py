@@ -15,6 +15,7 @@ from jobs.wire import news, runpod
 from tests.api.v1 import V1
 from tests.cast import attempt_of
 from tests.wire.api import Api, finish
+from tests.workflows.graphs import PARAMETERS, TEXT_TO_IMAGE
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,26 @@ def test_answers_about_buckets_keep_to_it(told: Told) -> None:
     told("GET", "buckets")
     told("DELETE", "buckets/b", "buckets/{name}")
     told("DELETE", "buckets/b", "buckets/{name}")
+
+
+def test_answers_about_stored_workflows_keep_to_it(told: Told, own_acme: Api) -> None:
+    own = told.v1.by(f"Bearer {own_acme.client.new_key(scopes=['read', 'manage'])}")
+    told = Told(told.document, own)
+    given = {"name": "portrait", "workflow": TEXT_TO_IMAGE, "parameters": PARAMETERS}
+    told("POST", "workflows", json=given)
+    told("POST", "workflows", json={**given, "parameters": [{}]})
+    told("POST", "workflows/propose", json={"workflow": TEXT_TO_IMAGE})
+    told("GET", "workflows")
+    told("GET", "workflows/portrait", "workflows/{name}")
+    told("PATCH", "workflows/portrait", "workflows/{name}", json={"title": "Portraits"})
+    told("POST", "workflows/portrait/versions", "workflows/{name}/versions", json=given)
+    told("GET", "workflows/portrait/versions", "workflows/{name}/versions")
+    told("GET", "workflows/portrait/versions/1", "workflows/{name}/versions/{number}")
+    told("GET", "workflows/portrait/schema", "workflows/{name}/schema")
+    job = own_acme.run({"workflow": "portrait", "params": {"prompt": "a dog"}})
+    assert told("GET", f"jobs/{job}", "jobs/{job}")["workflow"] == "portrait@2"
+    told("DELETE", "workflows/portrait", "workflows/{name}")
+    told("GET", "workflows/portrait", "workflows/{name}")
 
 
 def test_answers_about_keys_and_the_tenant_keep_to_it(told: Told, acme: Api) -> None:
