@@ -114,7 +114,7 @@ def shown(job: Job) -> dict[str, Any]:
         "delay_ms": job.delay_ms,
         "execution_ms": job.execution_ms,
         "worker": job.worker_name or None,
-        "attempts": job.attempt,
+        "attempt_count": job.attempt,
         "retries": job.retries,
     }
 

@@ -78,7 +78,7 @@ class ListedJob(Serializer):  # type: ignore[misc]
     delay_ms = s.IntegerField(allow_null=True)
     execution_ms = s.IntegerField(allow_null=True)
     worker = s.CharField(allow_null=True)
-    attempts = s.IntegerField()
+    attempt_count = s.IntegerField(help_text="Hand-overs to a worker so far.")
     retries = s.IntegerField()
 
 

@@ -35,7 +35,7 @@ def test_jobs_are_listed_newest_first_on_whatever_endpoint(acme: Api, own_acme: 
     jobs = [acme.run(n) for n in range(3)]
     assert listed(v1) == jobs[::-1]
     found = v1.get("jobs")["results"][0]
-    assert (found["endpoint"], found["status"], found["attempts"]) == (acme.endpoint, "IN_QUEUE", 0)
+    assert (found["endpoint"], found["status"], found["attempt_count"]) == (acme.endpoint, "IN_QUEUE", 0)
     assert found["key"]["prefix"] == acme.client.key.prefix
     assert listed(v1, endpoint=acme.endpoint) == jobs[::-1]
     assert listed(v1, endpoint=own_acme.endpoint) == []
@@ -109,6 +109,7 @@ def test_a_job_is_told_with_its_attempts_and_timeline(acme: Api, v1: V1) -> None
     assert (found["status"], found["output"], found["error"]) == ("COMPLETED", {"answer": 42}, None)
     assert [line["kind"] for line in found["timeline"]] == ["created", "handed", "completed"]
     (attempt,) = found["attempts"]
+    assert found["attempt_count"] == 1
     assert (attempt["number"], attempt["worker"], attempt["outcome"]) == (1, "w1", "completed")
     assert "input" not in found
     assert v1.get(f"jobs/{job}", input="true")["input"] == {"n": 7}

@@ -43,4 +43,4 @@ class Command(BaseCommand):
         except Refused as gone:
             status = {"id": job.public_id, "status": job.state, "error": gone.error}
         status |= {"tenant": job.tenant.name, "endpoint": job.endpoint.name, "created_at": job.created_at.isoformat()}
-        return status | {"attempts": job.attempt, "events": history.timeline(job)}
+        return status | {"attempt_count": job.attempt, "events": history.timeline(job)}
