@@ -20,6 +20,7 @@ from accounts.keys import given_key
 from accounts.models import uuid7
 from jobs import creation, history
 from jobs.ids import parse_job_id, public_id
+from jobs.wire import metadata
 from jobs.wire.bodies import parse_request
 from jobs.wire.submission import parse_submission
 
@@ -28,12 +29,16 @@ EMPTY = parse_submission(
 )
 FIELDS = asdict(EMPTY) | {
     "workflow_input": None,
+    "workflow": None,
+    "version": None,
+    "params": None,
     "inputs": None,
     "moved_bytes": 0,
     "request_bucket": None,
     "raw_request_bucket": None,
     "once_key": None,
     "body_sha256": None,
+    **metadata.columns({}),
 }
 STATE, OUTPUT = access.API_KEY_WIDTH + 2, access.API_KEY_WIDTH + 8  # of STATUS's columns
 JSON = [("content-type", "application/json")]

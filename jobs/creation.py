@@ -16,6 +16,7 @@ from jobs.ids import JobId
 from jobs.inputs import Place
 from jobs.states import State
 from jobs.wake import wake_endpoint
+from jobs.wire import metadata
 from jobs.wire.submission import Once, Submission
 from storage.assets import Lost
 from storage.models import Bucket
@@ -65,6 +66,11 @@ WITH {access.API_KEY}, place AS (
            %(params)s::bytea, %(inputs)s::bytea, %(moved_bytes)s, %(webhook)s, %(policy)s,
            CASE WHEN dialect = 'raw' THEN %(raw_request_bucket)s::bytea ELSE %(request_bucket)s::bytea END
       FROM job, place
+), metadata AS (
+    INSERT INTO jobs_metadata (job_id, tenant_id, name, value, is_text)
+    SELECT job.id, place.tenant_id, m.name, m.value, m.is_text
+      FROM job, place, unnest(%(metadata_names)s::text[], %(metadata_values)s::text[], %(metadata_texts)s::bool[])
+           m (name, value, is_text)
 ), event AS (
     INSERT INTO jobs_event (job_id, kind, at, text) SELECT id, 'created', created_at, text FROM job, place
 )
@@ -130,6 +136,7 @@ def _create(key: GivenKey, endpoint: str, submission: Submission, files: Sequenc
         params[name] = getattr(getattr(submission, name), "token", None)
     ran, once = submission.ran, submission.once
     params |= {"workflow": ran and ran.workflow, "version": ran and ran.version, "params": ran and ran.params}
+    params |= metadata.columns(submission.metadata)
     params |= {"once_key": once and once.key, "body_sha256": once and once.body_sha256}
     row = sql.one(CREATE, params)
     access.check_api_key(key, RUN, row)

@@ -15,6 +15,8 @@ WITH chunk AS (
     DELETE FROM jobs_chunk WHERE job_id = ANY (%(jobs)s)
 ), preview AS (
     DELETE FROM jobs_preview WHERE job_id = ANY (%(jobs)s)
+), metadata AS (
+    DELETE FROM jobs_metadata WHERE job_id = ANY (%(jobs)s)
 ), said AS (
     DELETE FROM jobs_receipt WHERE job_id = ANY (%(jobs)s)
 ), event AS (
@@ -61,6 +63,7 @@ SELECT j.id FROM jobs_job j
 REMOVE = """
 WITH chunk AS (DELETE FROM jobs_chunk WHERE job_id = ANY (%(jobs)s)),
      preview AS (DELETE FROM jobs_preview WHERE job_id = ANY (%(jobs)s)),
+     metadata AS (DELETE FROM jobs_metadata WHERE job_id = ANY (%(jobs)s)),
      said AS (DELETE FROM jobs_receipt WHERE job_id = ANY (%(jobs)s)),
      event AS (DELETE FROM jobs_event WHERE job_id = ANY (%(jobs)s) RETURNING 1),
      try AS (DELETE FROM jobs_deliverytry t USING jobs_delivery d

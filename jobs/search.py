@@ -17,6 +17,7 @@ from jobs.granted import Holder
 from jobs.history import result, timeline
 from jobs.ids import parse_job_id
 from jobs.models import Attempt, Deletion, Job, Payload, Workflow
+from jobs.models.metadata import metadata_of
 from jobs.states import State
 from storage.assets import when
 
@@ -27,7 +28,7 @@ WITH_ERROR = (State.FAILED, State.TIMED_OUT)
 class Search:
     """Empty: any. `since`, `until` (without it): by the time in a job's id, to the ms. `key`: an API key's prefix.
     `workflow`: a stored one, by its name now, or one version of it. `error`: a part of what went wrong, its ASCII in
-    capitals or not."""
+    capitals or not. `metadata`: (name, value as it is written)s that a job has all of."""
 
     states: Sequence[str] = ()
     endpoint: str = ""
@@ -36,6 +37,7 @@ class Search:
     since: datetime | None = None
     until: datetime | None = None
     error: str = ""
+    metadata: Sequence[tuple[str, str]] = ()
 
 
 def found(holder: Holder, search: Search) -> QuerySet[Job]:
@@ -50,6 +52,8 @@ def found(holder: Holder, search: Search) -> QuerySet[Job]:
         name, _, version = search.workflow.partition("@")
         jobs = jobs.filter(workflow__in=Workflow.all_tenants.filter(tenant_id=holder.tenant_id, name=name))
         jobs = jobs.filter(workflow_version=int(version)) if version else jobs
+    for name, value in search.metadata:  # one row of a job has it: a join by an index that is in the order of the list
+        jobs = jobs.filter(metadata__tenant=holder.tenant_id, metadata__name=name, metadata__value=value)
     if search.since:
         jobs = jobs.filter(pk__gte=_first_id(search.since))
     if search.until:
@@ -83,7 +87,7 @@ def _visible(holder: Holder) -> QuerySet[Job]:
     """All but those whose deletion was asked for, which may take a while."""
     asked = Deletion.all_tenants.filter(job_id=OuterRef("pk"))
     jobs = Job.all_tenants.filter(~Exists(asked), holder.sees("endpoint__name"), tenant_id=holder.tenant_id)
-    return jobs.select_related("endpoint", "grant__endpoint", "api_key", "workflow")
+    return jobs.select_related("endpoint", "grant__endpoint", "api_key", "workflow").prefetch_related("metadata")
 
 
 def one(holder: Holder, text: str) -> Job:
@@ -116,6 +120,7 @@ def shown(job: Job) -> dict[str, Any]:
         "worker": job.worker_name or None,
         "attempt_count": job.attempt,
         "retries": job.retries,
+        "metadata": metadata_of(job),
     }
 
 

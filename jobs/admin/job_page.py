@@ -16,6 +16,7 @@ from jobs.admin.bars import bars
 from jobs.admin.curl import curl
 from jobs.admin.shown import MASK, READ_BYTES, duration, pretty, tidy, without_secrets
 from jobs.models import Attempt, Delivery, Event, Job, Receipt
+from jobs.models.metadata import metadata_of
 from jobs.models.webhook import address
 from jobs.states import FINAL, State
 from jobs.waits import why as waits_for
@@ -171,7 +172,7 @@ def payload(job: Job) -> dict[str, Any]:
     parts = [{"title": name.capitalize(), **pretty(raw, size)} for name, (size, raw) in found.items()]
     bucket = "its own, the secrets wiped" if wiped else "its own, the secrets sealed" if own_bucket else ""
     raw = {name: raw for name, (_, raw) in found.items()}
-    given = {"webhook": address(webhook), "request_bucket": bucket, "parts": parts}
+    given = {"webhook": address(webhook), "request_bucket": bucket, "metadata": tidy(metadata_of(job)), "parts": parts}
     return given | {"why": why(raw.get("error")), "curl": curl(job, raw.get("input"), raw.get("policy"))}
 
 

@@ -15,6 +15,7 @@ from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import cancel_job, retry_job
 from jobs.models import Deletion, Job
 from jobs.states import State
+from jobs.wire.metadata import asked_for
 from jobs.workflows.run import NAMED
 from storage.assets import when
 
@@ -56,14 +57,23 @@ class OfList(Paged, Filters):
 
 class Jobs(APIView):  # type: ignore[misc]
     @shapes.answers(
-        "Jobs, newest first", shapes.page(shapes.ListedJob), query=OfList, errors=(400, 404), name="jobs_list"
+        "Jobs, newest first",
+        shapes.page(shapes.ListedJob),
+        query=(OfList, shapes.OF_METADATA),
+        errors=(400, 404),
+        name="jobs_list",
     )
     def get(self, request: Request) -> Response:
-        given = checked(Filters, request.query_params)
-        wanted = search.Search(states=given.pop("status", ()), **given)
         pages = Pages()
-        page = pages.paginate_queryset(search.found(request.user, wanted), request, self)
+        page = pages.paginate_queryset(search.found(request.user, wanted(request)), request, self)
         return pages.get_paginated_response([search.shown(job) for job in page])
+
+
+def wanted(request: Request) -> search.Search:
+    """Raises ValidationError, Refused(400)."""
+    given, parameters = checked(Filters, request.query_params), request.query_params.lists()
+    metadata = asked_for((name, value) for name, values in parameters for value in values)
+    return search.Search(states=given.pop("status", ()), metadata=metadata, **given)
 
 
 class OneJob(APIView):  # type: ignore[misc]

@@ -7,6 +7,7 @@ from drf_spectacular.plumbing import build_bearer_security_scheme_object
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 from jobs.states import State
+from jobs.wire import metadata
 
 SECURITY: list[dict[str, list[str]]] = [{"apiKey": []}]
 WORKFLOW = {
@@ -46,6 +47,15 @@ def _json(schema: Any, description: str = "", example: Any = None) -> dict[str, 
 
 
 MS = {"type": "integer", "minimum": 0, "description": "Milliseconds."}
+METADATA = {
+    "type": "object",
+    "description": "Yours: jobs are found by it, and lists and webhooks have it. At most 8 KiB.",
+    "maxProperties": metadata.MOST,
+    "additionalProperties": {
+        "oneOf": [{"type": "string", "maxLength": metadata.CHARS}, {"type": "number"}, {"type": "boolean"}]
+    },
+    "example": {"customer": 42, "kind": "portrait"},
+}
 SUBMISSION = {
     "type": "object",
     "description": "As RunPod takes it. Fields that are not here are ignored.",
@@ -62,6 +72,7 @@ SUBMISSION = {
         },
         "s3Config": {"type": "object", "description": "Where this job's files go."},
         "storage": {"type": "string", "description": "The name of the bucket of yours where they go."},
+        "metadata": METADATA,
     },
 }
 SUBMISSIONS = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers as s
 from rest_framework.serializers import Serializer
 
@@ -80,6 +80,7 @@ class ListedJob(Serializer):  # type: ignore[misc]
     worker = s.CharField(allow_null=True)
     attempt_count = s.IntegerField(help_text="Hand-overs to a worker so far.")
     retries = s.IntegerField()
+    metadata = s.DictField(help_text="What its request said of it.")
 
 
 class AnAttempt(Serializer):  # type: ignore[misc]
@@ -247,6 +248,9 @@ def page(of: type[Serializer]) -> Any:
     return inline_serializer(f"PageOf{of.__name__}", fields)
 
 
+OF_METADATA = OpenApiParameter(
+    "metadata.NAME", description="Jobs whose metadata has this value under this name; several: all of them."
+)
 ALWAYS = (401, 403, 429, 503)
 
 
@@ -267,6 +271,6 @@ def answers(
         operation_id=name,
         summary=summary,
         request=given,
-        parameters=[query] if query else [],
+        parameters=list(query) if isinstance(query, tuple) else [query] if query else [],
         responses={status: shape, **refusals},
     )

@@ -4,6 +4,7 @@ workers, usage, webhooks with their deliveries, and receipts of what was deleted
 from jobs.models.deletion import Deletion
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
 from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload, Preview
+from jobs.models.metadata import Metadata
 from jobs.models.overflow import Overflow
 from jobs.models.runpod import Receipt, RunpodEndpoint
 from jobs.models.usage import Usage
@@ -22,6 +23,7 @@ __all__ = [
     "Grant",
     "IdempotencyKey",
     "Job",
+    "Metadata",
     "Overflow",
     "Payload",
     "Preview",

@@ -62,6 +62,8 @@ class Message:
 ABOUT = f"""
 SELECT d.message, d.kind, d.tenant_id, coalesce(w.url, p.webhook), clock_timestamp(), p.omitted,
        d.kind = 'test', j.state, (j.attempt, j.retries) = (d.attempt, d.retries) AND j.payload_gone_at IS NULL,
+       (SELECT json_object_agg(name, CASE WHEN is_text THEN to_json(value) ELSE value::json END ORDER BY name)
+          FROM jobs_metadata WHERE job_id = d.job_id),
        {history.COLUMNS}
   FROM jobs_delivery d LEFT JOIN jobs_webhook w ON w.id = d.webhook_id
   LEFT JOIN (jobs_job j JOIN jobs_endpoint e ON e.id = j.endpoint_id) ON j.id = d.job_id
@@ -70,7 +72,7 @@ SELECT d.message, d.kind, d.tenant_id, coalesce(w.url, p.webhook), clock_timesta
               CASE WHEN octet_length(output) > %(most)s THEN octet_length(output) END AS omitted
          FROM jobs_payload WHERE job_id = d.job_id) p ON true
  WHERE d.id = %(delivery)s"""
-ABOUT_WIDTH = 9
+ABOUT_WIDTH = 10
 
 
 def make(delivery: int) -> Message | None:
@@ -79,19 +81,18 @@ def make(delivery: int) -> Message | None:
     row = sql.first(ABOUT, {"delivery": delivery, "most": BODY_MAX_BYTES})
     if row is None:
         return None
-    message, kind, tenant_id, url, now, omitted, is_test, state, same = row[:ABOUT_WIDTH]
+    message, kind, tenant_id, url, now, omitted, is_test, state, same, metadata = row[:ABOUT_WIDTH]
     if not is_test and not (same and state == STATE_AT[kind]):
         return None
-    body = orjson.dumps(SAMPLE) if is_test else _status(history.snapshot(row[ABOUT_WIDTH:]), omitted)
+    body = orjson.dumps(SAMPLE) if is_test else _status(history.snapshot(row[ABOUT_WIDTH:]), omitted, metadata)
     return Message(url=url, body=body, headers=_headers(tenant_id, message, kind, body, now))
 
 
-def _status(job: history.Snapshot, omitted: int | None) -> bytes:
-    """As /status says it. `outputOmitted`: the bytes of an output that only /status gives."""
-    if omitted is None:
-        return job.json()
-    fields: dict[str, Any] = job.fields() | {"outputOmitted": omitted}
-    return orjson.dumps(fields)
+def _status(job: history.Snapshot, omitted: int | None, metadata: dict[str, Any] | None) -> bytes:
+    """As /status says it, with the job's own metadata. `outputOmitted`: the bytes of an output that only /status
+    gives."""
+    more = {"outputOmitted": omitted, "metadata": metadata}
+    return orjson.dumps(job.fields() | {name: value for name, value in more.items() if value is not None})
 
 
 def _headers(tenant_id: UUID, message: UUID, kind: str, body: bytes, now: datetime) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A client's request to run a job, parsed: RunPod's fields and the reference's (api-interactions.md)."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from accounts.sealed import Sealed
 from jobs.graph.check import Graph
 from jobs.graph.faults import Verdict
 from jobs.wire.bodies import Part, Parts, json_object, kind, shown, split_object
+from jobs.wire.metadata import parse_metadata
 from jobs.wire.references import NOBODY_TOLD, Reference, TakesFiles, find_assets, find_references
 from jobs.wire.workflow import workflow_of
 from jobs.workflows.run import Ran
@@ -82,6 +83,7 @@ class Submission:
     storage: str | None = None
     ran: Ran | None = None
     refused: Refused | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def refusal(self) -> Refused:
         """What dialects with a workflow answer to a fault."""
@@ -135,6 +137,7 @@ def parse_submission(
         storage=_storage(values.get("storage")),
         ran=ran if isinstance(ran, Ran) else None,
         refused=ran if isinstance(ran, Refused) else None,
+        metadata=parse_metadata(parts.value("metadata")),
     )
 
 

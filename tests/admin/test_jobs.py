@@ -103,6 +103,14 @@ def test_a_jobs_page_shows_what_happened_and_what_it_holds(browser: Browser, row
     assert '<img src="http://127.0.0.1:9/b/' in text  # signed for the tenant's bucket
 
 
+def test_a_jobs_page_shows_its_metadata_but_what_sounds_secret(browser: Browser, rows: Rows) -> None:
+    job = row(rows.submit(metadata={"customer": "<b>Ünal</b>", "trial": True, "api_key": "s3cr3t"}))
+    text = get(browser, page_url(job))
+    for each in ("customer</span>", "&lt;b&gt;Ünal&lt;/b&gt;", '<code class="break-all">True', "api_key</span>"):
+        assert each in text, each
+    assert "s3cr3t" not in text
+
+
 def test_a_films_preview_is_shown_and_leads_to_the_film(browser: Browser, rows: Rows) -> None:
     job = rows.add_job()
     Asset.objects.of(rows.tenant).filter(job_id=job.pk).update(preview=True, name="clip.mp4", kind="video")

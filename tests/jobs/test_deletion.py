@@ -19,7 +19,7 @@ from accounts.sealed import Sealed
 from jobs import history, news, uploads
 from jobs.deletion import delete_job, delete_tenant, go_on
 from jobs.ids import JobId
-from jobs.models import Attempt, Deletion, Delivery, Job, Payload, Receipt, Usage, Webhook, WebhookSecret
+from jobs.models import Attempt, Deletion, Delivery, Job, Metadata, Payload, Receipt, Usage, Webhook, WebhookSecret
 from jobs.news import Done
 from jobs.queue import Claimed
 from jobs.uploads import discard
@@ -285,7 +285,7 @@ def full(own: Client) -> list[JobId]:
     webhook = Webhook.all_tenants.create(tenant=own.tenant, url="https://example.com", kinds=["completed"])
     WebhookSecret.all_tenants.create(tenant=own.tenant, secret=Sealed.seal(unique("whsec")))
     Delivery.all_tenants.create(tenant=own.tenant, webhook=webhook, lane=webhook.pk, kind="test")
-    made = [output_of(own, "a.png")[0], own.submit(), own.submit()]
+    made = [output_of(own, "a.png")[0], own.submit(metadata={"a": 1}), own.submit(metadata={"a": "b"})]
     own.place.worker("w2").take_one()
     uploaded = [put(own.tenant, b"one"), put(own.tenant, b"two")]
     assets.delete(own.tenant.pk, put(own.tenant, b"three").pk)
@@ -322,7 +322,8 @@ def test_a_tenant_goes_with_all_that_is_its_own(own: Client, monkeypatch: pytest
     theirs, (their_blob,) = output_of(globex, "b.png")
     jobs_of_acme = full(own)
     prefix = Bucket.objects.of(own.tenant).get().prefix
-    assert rows_of_tenant(own.tenant) >= {Job, Asset, Blob, Bucket, Webhook, WebhookSecret, Delivery, Member, Gone}
+    own_kinds = {Job, Metadata, Asset, Blob, Bucket, Webhook, WebhookSecret, Delivery, Member, Gone}
+    assert rows_of_tenant(own.tenant) >= own_kinds
     used = Usage.objects.of(own.tenant).get().completed
     receipt = delete_tenant(own.tenant.pk, "by acme's lawyer")
     for job in jobs_of_acme:

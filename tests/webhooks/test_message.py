@@ -46,6 +46,13 @@ def test_the_body_is_what_status_says_of_the_end(acme: Client, to: State) -> Non
     assert json.loads(body)["status"] == to
 
 
+def test_a_jobs_metadata_is_told_too(acme: Client) -> None:
+    about = {"customer": 42, "kind": "Größe", "trial": True}
+    job = ended(acme, State.COMPLETED, 1, webhook=URL, metadata=about)
+    status = json.loads(history.status(acme.key, acme.place.name, job).json())
+    assert json.loads(made(acme).body) == status | {"metadata": about}
+
+
 def test_the_headers_are_those_of_standard_webhooks(acme: Client) -> None:
     secret = first_secret(acme.tenant)
     ended(acme, webhook=URL)
