@@ -24,7 +24,7 @@ COLUMNS = (*COUNTS, "gpu_seconds", "unbilled_gpu_seconds", "cost", "currency", "
 
 def month_of(text: str) -> date:
     """The first day of "2026-10". Raises Refused(400)."""
-    if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) or text.startswith("0000"):
+    if not re.fullmatch(r"2[0-9]{3}-(0[1-9]|1[0-2])", text):
         raise bad_request(f"{text!r} is no month. Write it as 2026-10.")
     return date.fromisoformat(f"{text}-01")
 

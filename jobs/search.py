@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
+from math import isfinite
 from operator import or_
 from typing import Any
 from uuid import UUID
@@ -126,7 +127,7 @@ def shown(job: Job) -> dict[str, Any]:
 
 def told(job: Job, *, with_input: bool) -> dict[str, Any]:
     """All of it; what was deleted of it by then is None, and `payload_deleted_at` says when."""
-    known = orjson.loads(result(job.pk).json()) if job.payload_gone_at is None else {}
+    known = _read(result(job.pk).json()) if job.payload_gone_at is None else {}
     given = _given(job, with_input) if known else {}
     return {
         **shown(job),
@@ -142,7 +143,18 @@ def told(job: Job, *, with_input: bool) -> dict[str, Any]:
 def _given(job: Job, with_input: bool) -> dict[str, Any]:
     wanted = ["params"] * (job.workflow is not None) + ["input"] * with_input
     kept = Payload.objects.filter(pk=job.pk).values(*wanted).first() if wanted else None
-    return {name: orjson.loads(bytes(raw)) for name, raw in (kept or {}).items() if raw}
+    return {name: _read(bytes(raw)) for name, raw in (kept or {}).items() if raw}
+
+
+def _read(kept: bytes) -> Any:
+    """JSON that came from a client or worker: it may hold lone surrogates, which orjson refuses, and numbers beyond
+    all floats, which would be no JSON once written again: they are None."""
+    return json.loads(kept, parse_float=_finite)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if isfinite(number) else None
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 from accounts import access, sql
@@ -59,3 +60,15 @@ class AlwaysJson(BaseContentNegotiation):  # type: ignore[misc]
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
+
+
+class Json(JSONRenderer):  # type: ignore[misc]
+    """As it is written; but what has a lone surrogate, which any client may send, in ASCII: UTF-8 has none."""
+
+    def render(self, *args: Any, **kwargs: Any) -> bytes:
+        try:
+            rendered: bytes = super().render(*args, **kwargs)
+        except UnicodeEncodeError:
+            self.ensure_ascii = True
+            rendered = super().render(*args, **kwargs)
+        return rendered

@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -47,6 +47,8 @@ def _refusal(error: Exception, request: Request) -> Refused:
             code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "bad_request")
             return Refused(error.status_code, code, str(error.detail))
         case Http404():
+            return not_found(f"There is nothing at {request.path}.")
+        case DataError() if "\0" in request.path:  # no name has it, and PostgreSQL does not even look
             return not_found(f"There is nothing at {request.path}.")
         case SuspiciousOperation() | ValidationError():
             return bad_request(f"The request is not sound: {error}.")
