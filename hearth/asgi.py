@@ -33,7 +33,7 @@ from accounts.rotation import keys_fault
 from hearth.health import healthz
 from jobs import catalogue, history
 from jobs.live import Hub
-from jobs.wire import fleet, hooks, news, runpod
+from jobs.wire import again, fleet, hooks, news, runpod
 from jobs.wire.answers import json_app
 from jobs.wire.call import POOL, verb
 from jobs.wire.rates import ApiLimited
@@ -90,7 +90,8 @@ app = Starlette(
     routes=[
         Prefix("/v2", json_app([*runpod.ROUTES, *fleet.ROUTES])),
         Prefix("/hooks", json_app([*hooks.ROUTES])),
-        Route(news.PATH, json_app([*news.ROUTES])),  # this path alone: what else is under /api/v1 is Django's
+        Route(news.PATH, json_app([*news.ROUTES])),  # these paths alone: what else is under /api/v1 is Django's
+        Route(again.PATH, json_app([*again.ROUTES])),
         Route(news.ADMIN_PATH, json_app([*news.ADMIN_ROUTES])),  # the same of /admin
         Route("/healthz", healthz, methods=["GET"]),
         Prefix("/", django_app()),

@@ -52,10 +52,11 @@ WITH {access.API_KEY}, place AS (
      WHERE k.created_at < clock_timestamp() - interval '{ONCE_H} hours' RETURNING k.job_id
 ), job AS (
     INSERT INTO jobs_job (id, sync, tenant_id, endpoint_id, grant_id, api_key_id, bucket_id, workflow_id,
-                          workflow_version, priority, model_hashes, ttl_ms, execution_timeout_ms, created_at, queued_at,
-                          deadline_at)
+                          workflow_version, priority, model_hashes, ttl_ms, execution_timeout_ms, run_again_of,
+                          created_at, queued_at, deadline_at)
     SELECT %(id)s, %(sync)s, tenant_id, endpoint_id, grant_id, key_id, bucket_id, %(workflow)s::uuid, %(version)s::int,
-           %(priority)s, %(model_hashes)s::bigint[], %(ttl_ms)s, %(execution_timeout_ms)s, now.at, now.at,
+           %(priority)s, %(model_hashes)s::bigint[], %(ttl_ms)s, %(execution_timeout_ms)s, %(run_again_of)s,
+           now.at, now.at,
            now.at + %(ttl_ms)s::bigint * interval '1 ms'
       FROM fit, (SELECT clock_timestamp() AS at) now
      WHERE %(once_key)s::text IS NULL OR EXISTS (SELECT 1 FROM once)

@@ -122,16 +122,18 @@ def shown(job: Job) -> dict[str, Any]:
         "attempt_count": job.attempt,
         "retries": job.retries,
         "metadata": metadata_of(job),
+        "run_again_of": job.run_again_of or None,
     }
 
 
-def told(job: Job, *, with_input: bool) -> dict[str, Any]:
+def told(holder: Holder, job: Job, *, with_input: bool) -> dict[str, Any]:
     """All of it; what was deleted of it by then is None, and `payload_deleted_at` says when."""
     known = _read(result(job.pk).json()) if job.payload_gone_at is None else {}
     given = _given(job, with_input) if known else {}
     return {
         **shown(job),
         "attempts": [_attempt(attempt) for attempt in Attempt.objects.filter(job=job).order_by("number")],
+        "run_again_as": [again.public_id for again in run_again_as(holder, job)],
         "timeline": timeline(job),
         **{name: known.get(name) for name in ("queue", "output", "error")},
         "params": given.get("params"),
@@ -155,6 +157,14 @@ def _read(kept: bytes) -> Any:
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if isfinite(number) else None
+
+
+AGAIN_MOST = 100
+
+
+def run_again_as(holder: Holder, job: Job) -> QuerySet[Job]:
+    """The jobs that were made of its request, newest first, not more than a person looks at."""
+    return _visible(holder).filter(run_again_of=job.public_id).order_by("-id")[:AGAIN_MOST]
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

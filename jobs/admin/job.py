@@ -5,16 +5,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesCheckboxFilter, RangeDateTimeFilter
+from unfold.forms import BaseDialogForm
 from unfold.utils import parse_datetime_str
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from accounts.admin.pages import Admin, BigTable, ReadOnly, asking, change_url, leave, uuid_in
 from accounts.errors import Refused, counted
+from jobs import again
 from jobs.admin.job_page import STATES, clock, job_page, label, unbroken
 from jobs.admin.shown import duration
 from jobs.deletion import delete_job
@@ -27,6 +32,7 @@ CLOCKS_DIFFER = timedelta(hours=1)  # between the process that made an id and th
 WORKERS_SEARCHED = 100
 DONE = {State.CANCELLED: "cancelled", State.IN_QUEUE: "queued again"}
 WHEN = {"cancel": (State.IN_QUEUE, State.IN_PROGRESS), "retry": (State.FAILED, State.TIMED_OUT), "erase": tuple(State)}
+WHEN["again"] = tuple(State)
 Verb = Callable[[UUID, str], State]
 FACTS = ("state_label", "tenant", "endpoint", "api_key")
 WORK = ("worker_name", "current", "delay", "execution")
@@ -69,6 +75,21 @@ class Place(AutocompleteSelectFilter):  # type: ignore[misc]
         self.title = "endpoint where it runs"
 
 
+class Changes(BaseDialogForm):  # type: ignore[misc]
+    changes = forms.JSONField(
+        label="Changes",
+        required=False,
+        help_text='A JSON merge patch of its request: {"input": {"workflow": {"6": {"inputs": {"text": "a dog"}}}}}',
+        widget=UnfoldAdminTextareaWidget,
+    )
+
+    def clean_changes(self) -> dict[str, Any]:
+        changes = self.cleaned_data["changes"] or {}
+        if not isinstance(changes, dict):
+            raise ValidationError("The changes must be a JSON object.")
+        return changes
+
+
 @admin.register(Job)
 class JobAdmin(BigTable, ReadOnly, Admin):
     list_display = (
@@ -99,7 +120,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     )
     change_form_after_template = "jobs/job_page.html"
     actions = ("cancel_selected", "retry_selected")
-    actions_detail = ("cancel", "retry", "resend", "erase")
+    actions_detail = ("cancel", "retry", "again", "resend", "erase")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         found = super().get_queryset(request)
@@ -174,6 +195,22 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     @asking("Retry the job", "replay", "It is queued again; output and error are cleared.", permission="operate")
     def retry(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         return self._on_page(request, object_id, retry_job, State.IN_QUEUE)
+
+    @asking(
+        "Run again", "restart_alt", "A new job of the same request, for its tenant.", permission="operate", form=Changes
+    )
+    def again(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        job = self.get_object(request, object_id)
+        if job is None:
+            return leave(request, reverse("admin:jobs_job_changelist"))
+        try:
+            made = Job.all_tenants.get(pk=again.by_operator(job.pk, form.cleaned_data["changes"]).uuid)
+        except Refused as refused:
+            messages.error(request, refused.error)
+            return leave(request, change_url(job))
+        self.log_change(request, job, f"Run again as {made}.")
+        messages.success(request, f"It is run again: this is the new job. It was {job}.")
+        return leave(request, change_url(made))
 
     @asking(
         "Send its webhooks again",

@@ -6,18 +6,21 @@ from datetime import datetime
 from typing import Any
 
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 from django.utils.html import format_html
 from unfold.utils import display_for_label
 
 from accounts import sql
-from accounts.admin.pages import Labels, change_url
+from accounts.admin.pages import Labels, change_url, uuid_in
 from jobs import history
 from jobs.admin.bars import bars
 from jobs.admin.curl import curl
 from jobs.admin.shown import MASK, READ_BYTES, duration, pretty, tidy, without_secrets
+from jobs.granted import Holder
 from jobs.models import Attempt, Delivery, Event, Job, Receipt
 from jobs.models.metadata import metadata_of
 from jobs.models.webhook import address
+from jobs.search import run_again_as
 from jobs.states import FINAL, State
 from jobs.waits import why as waits_for
 from jobs.webhooks.look import goes_to, last_outcome, with_last_try
@@ -56,8 +59,16 @@ def job_page(job: Job) -> dict[str, Any]:
     events = list(Event.objects.filter(job=job))
     handed = list(Attempt.objects.filter(job=job).select_related("worker").order_by("number"))
     tables = {"timeline": timeline(job, events), "attempts": attempts(handed), "deliveries": deliveries(job)}
-    tables |= {"receipts": receipts(job), "bars": bars(job, handed, events)}
+    tables |= {"receipts": receipts(job), "bars": bars(job, handed, events), "lineage": lineage(job)}
     return {"is_live": job.state not in FINAL, "waits": waits, "files": files(job), **tables, **payload(job)}
+
+
+def lineage(job: Job) -> dict[str, list[tuple[str, str]]]:
+    """By how it is related, the jobs that share its request: each with its page, if it is there."""
+    origin = uuid_in(job.run_again_of)
+    of = [(job.run_again_of, reverse("admin:jobs_job_change", args=[origin]))] if origin else []
+    made_of = run_again_as(Holder(key_id=0, tenant_id=job.tenant_id), job)
+    return {"Run again of": of, "Run again as": [(str(made), change_url(made)) for made in made_of]}
 
 
 def timeline(job: Job, events: list[Event]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class OneJob(APIView):  # type: ignore[misc]
     @shapes.answers("A job with all that was kept of it", shapes.OneJob, query=OfOne, errors=(404, 410))
     def get(self, request: Request, job: str) -> Response:
         found = _found(request, job)
-        return Response(search.told(found, with_input=checked(OfOne, request.query_params)["input"]))
+        return Response(search.told(request.user, found, with_input=checked(OfOne, request.query_params)["input"]))
 
     @shapes.answers("Delete a job, and all that is its own", shapes.Receipt, 202, errors=(404, 410))
     def delete(self, request: Request, job: str) -> Response:

@@ -81,7 +81,7 @@ METADATA = {
     },
     "example": {"customer": 42, "kind": "portrait"},
 }
-SUBMISSION = {
+SUBMISSION: dict[str, Any] = {
     "type": "object",
     "description": "As RunPod takes it. Fields that are not here are ignored.",
     "required": ["input"],
@@ -106,6 +106,16 @@ SUBMISSIONS = {
         "summary": "A stored workflow",
         "value": {"input": {"workflow": "portrait@3", "params": {"prompt": "a cat", "steps": 20}}},
     },
+}
+CHANGES = {
+    "type": "object",
+    "description": "A JSON merge patch (RFC 7396) of the job's request: null removes, objects are merged.",
+    "properties": {
+        "input": {"description": "Of any part of it, as an input of a node."},
+        **{name: SUBMISSION["properties"][name] for name in ("webhook", "policy", "s3Config", "storage", "metadata")},
+    },
+    "additionalProperties": False,
+    "example": {"input": {"workflow": {"1": {"inputs": {"color": 255}}}}, "metadata": {"trial": 2}},
 }
 STATUS = {
     "type": "object",
@@ -146,6 +156,14 @@ ENDPOINT = {"name": "endpoint", "in": "path", "required": True, "schema": {"type
 ONCE = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
 WAIT = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 1000, "maximum": 300_000}}
 
+AT = {
+    "name": "endpoint",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "Else where the job was addressed.",
+}
+AGAIN_REFUSALS = (400, 404, 409, 410, 413, 422)
+
 # (method, path under /v2/{endpoint}, summary, parameters, whether a submission is sent, answer, further refusals)
 WIRE: list[tuple[str, str, str, list[dict[str, Any]], bool, dict[str, Any], tuple[int, ...]]] = [
     ("post", "run", "Queue a job", [ONCE], True, _ref("Moved"), (400, 409, 413, 422)),
@@ -163,7 +181,7 @@ WIRE: list[tuple[str, str, str, list[dict[str, Any]], bool, dict[str, Any], tupl
 
 def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """The document, with what Starlette serves beside Django."""
-    result["components"]["schemas"] |= {"Submission": SUBMISSION, "JobStatus": STATUS}
+    result["components"]["schemas"] |= {"Submission": SUBMISSION, "Changes": CHANGES, "JobStatus": STATUS}
     for method, path, summary, parameters, submits, answer, refusals in WIRE:
         operation = _operation(f"v2_{path.split('/')[0]}", summary, ["RunPod"], answer, refusals)
         operation["parameters"] = [ENDPOINT, *parameters]
@@ -174,6 +192,9 @@ def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     events = _operation("jobs_events", "A job's news as it happens", ["jobs"], EVENTS, (404, 410))
     events["responses"]["200"]["content"] = {"text/event-stream": {"schema": EVENTS}}
     result["paths"]["/api/v1/jobs/{job}/events"] = {"get": events | {"parameters": [JOB]}}
+    again = _operation("jobs_run_again", "Run a job's request again", ["jobs"], _ref("Moved"), AGAIN_REFUSALS)
+    again |= {"parameters": [JOB, AT, ONCE], "requestBody": _json(_ref("Changes"))}
+    result["paths"]["/api/v1/jobs/{job}/run-again"] = {"post": again}
     return result
 
 

@@ -81,6 +81,7 @@ class ListedJob(Serializer):  # type: ignore[misc]
     attempt_count = s.IntegerField(help_text="Hand-overs to a worker so far.")
     retries = s.IntegerField()
     metadata = s.DictField(help_text="What its request said of it.")
+    run_again_of = s.CharField(allow_null=True, help_text="The job whose request it was made of.")
 
 
 class AnAttempt(Serializer):  # type: ignore[misc]
@@ -120,6 +121,7 @@ class OneJob(ListedJob):
     """A job with all that was kept of it."""
 
     attempts = AnAttempt(many=True)
+    run_again_as = s.ListField(child=s.CharField(), help_text="Jobs that were made of its request, newest first.")
     timeline = Line(many=True)
     queue = Waits(allow_null=True)
     output = s.JSONField(allow_null=True)

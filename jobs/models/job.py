@@ -54,6 +54,7 @@ class Job(Owned):
         help_text="Empty: the operator's.",
     )
 
+    run_again_of = models.CharField(max_length=50, db_default="", editable=False, help_text="Whose request it is.")
     created_at = models.DateTimeField(db_default=Now())
     queued_at = models.DateTimeField(
         db_default=Now(), help_text="Submitted or retried: ttl and delayTime count from it."
@@ -90,6 +91,7 @@ class Job(Owned):
             models.Index(fields=["grant", "-finished_at"], name="job_finished", condition=Q(finished_at__isnull=False)),
             models.Index(fields=["tenant", "-id"], name="job_of_tenant"),
             models.Index(fields=["workflow", "-id"], name="job_of_workflow", condition=Q(workflow__isnull=False)),
+            models.Index(fields=["run_again_of"], name="job_run_again", condition=~Q(run_again_of="")),
             models.Index(
                 fields=["tenant", "finished_at"],
                 name="job_with_payload",

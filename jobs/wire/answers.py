@@ -12,6 +12,8 @@ from starlette.routing import BaseRoute, Route
 
 from accounts.errors import Refused
 from accounts.keys import GivenKey, given_key
+from jobs import absent
+from jobs.ids import JobId, parse_job_id
 
 log = logging.getLogger("hearth.web")
 
@@ -30,6 +32,15 @@ def endpoint_of(request: Request) -> str:
     """The endpoint's name as it was asked for; NUL, which no name has, PostgreSQL would not even look for."""
     name: str = request.path_params["endpoint"]
     return name.replace("\0", "\ufffd")
+
+
+def job_of(request: Request, where: str = " on this endpoint") -> JobId:
+    """The job that the path names. Raises Refused(404) for what can be none."""
+    text = request.path_params["job"]
+    job = parse_job_id(text)
+    if job is None:
+        raise absent.no_job(text, where)
+    return job
 
 
 async def refused(request: Request, error: Exception) -> Response:

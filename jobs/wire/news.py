@@ -14,13 +14,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from accounts.errors import Refused, bad_request
-from jobs import absent, following
+from jobs import following
 from jobs.admin.watch import check_watcher
 from jobs.following import News, Reading, Seen
 from jobs.granted import READ
-from jobs.ids import JobId, parse_job_id
 from jobs.live import Hub, job_key, news_key
-from jobs.wire.answers import key_of
+from jobs.wire.answers import job_of, key_of
 from jobs.wire.call import verb
 from jobs.wire.rates import limited
 
@@ -48,12 +47,12 @@ class EventStream(StreamingResponse):
 
 async def events(request: Request) -> Response:
     """Its endpoint is the job's: `limited` goes by it."""
-    request.path_params["endpoint"] = await verb(following.endpoint_of, key_of(request), _job_id(request))
+    request.path_params["endpoint"] = await verb(following.endpoint_of, key_of(request), job_of(request, where=""))
     return await _admitted(request)
 
 
 async def _events(request: Request) -> Response:
-    return await _stream(request, _job_id(request).uuid, request.state.caller.tenant_id)
+    return await _stream(request, job_of(request, where="").uuid, request.state.caller.tenant_id)
 
 
 async def watched(request: Request) -> Response:
@@ -142,14 +141,6 @@ def _frame(news: News) -> bytes:
     data = b"".join(b"data: %b\n" % line for line in news.json.splitlines())
     last = b"-end" if news.kind == "end" else b""
     return b"event: %b\nid: %d%b\n%b\n" % (news.kind.encode(), news.lines, last, data)
-
-
-def _job_id(request: Request) -> JobId:
-    text = request.path_params["job"]
-    job = parse_job_id(text)
-    if job is None:
-        raise absent.no_job(text, where="")
-    return job
 
 
 _admitted = limited(_events, "status", READ)

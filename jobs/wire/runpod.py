@@ -11,15 +11,15 @@ from starlette.routing import Route
 
 from accounts.errors import Refused, bad_request
 from accounts.keys import GivenKey
-from jobs import absent, catalogue, creation, history, lifecycle
+from jobs import catalogue, creation, history, lifecycle
 from jobs import stream as streams
 from jobs.granted import READ, RUN
-from jobs.ids import JobId, parse_job_id, public_id
+from jobs.ids import JobId, public_id
 from jobs.limits import Caller
 from jobs.live import Hub, job_key, stream_key
 from jobs.models import Endpoint
 from jobs.states import State
-from jobs.wire.answers import answer, endpoint_of, key_of
+from jobs.wire.answers import answer, endpoint_of, job_of, key_of
 from jobs.wire.bodies import Parts, parse_request, read_body
 from jobs.wire.call import verb
 from jobs.wire.gate import GATE
@@ -35,24 +35,30 @@ STREAM_HOLD_S = 8.0  # RunPod's Python SDK waits 10 s
 
 
 async def run(request: Request) -> Response:
-    created = await _created(request, sync=False)
-    said = {"id": public_id(created.job.uuid, created.job.sync), "status": (created.replayed or State.IN_QUEUE).value}
-    return answer(said, headers=_replayed(created))
+    return queued(await _created(request, sync=False))
+
+
+def queued(made: creation.Created) -> Response:
+    said = {"id": public_id(made.job.uuid, made.job.sync), "status": (made.replayed or State.IN_QUEUE).value}
+    return answer(said, headers=_replayed(made))
 
 
 async def runsync(request: Request) -> Response:
-    created = await _created(request, sync=True)
+    made = await _created(request, sync=True)
     deadline = asyncio.get_running_loop().time() + _wait_ms(request) / 1000
-    return answer(await verb((await _ended(created.job, deadline)).json), headers=_replayed(created))
+    return answer(await verb((await _ended(made.job, deadline)).json), headers=_replayed(made))
 
 
-def _replayed(created: creation.Created) -> dict[str, str]:
-    return {"Idempotency-Replayed": "true"} if created.replayed else {}
+def _replayed(made: creation.Created) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if made.replayed else {}
 
 
 async def _created(request: Request, *, sync: bool) -> creation.Created:
+    return await created(request, await _submission(request, sync=sync))
+
+
+async def created(request: Request, submission: Submission) -> creation.Created:
     """The job, written. What it was made of is let go: thousands may wait for theirs."""
-    submission = await _submission(request, sync=sync)
     try:
         async with GATE.passing(request.state.caller):
             lean = await without_bytes(request.state.caller, submission)
@@ -83,7 +89,7 @@ async def _ended(job: JobId, deadline: float) -> history.Snapshot:
 
 
 async def status(request: Request) -> Response:
-    return answer(await verb(_status, key_of(request), endpoint_of(request), _job_id(request)))
+    return answer(await verb(_status, key_of(request), endpoint_of(request), job_of(request)))
 
 
 def _status(key: GivenKey, endpoint: str, job: JobId) -> bytes:
@@ -93,7 +99,7 @@ def _status(key: GivenKey, endpoint: str, job: JobId) -> bytes:
 async def status_sync(request: Request) -> Response:
     """The job once it has ended, or as it is after `wait` ms: the JS SDK asks again at once."""
     begun = asyncio.get_running_loop().time()
-    job = _job_id(request)
+    job = job_of(request)
     snapshot = await verb(history.status, key_of(request), endpoint_of(request), job)
     deadline = begun + _wait_ms(request) / 1000
     return answer(await verb((snapshot if snapshot.ended else await _ended(job, deadline)).json))
@@ -102,7 +108,7 @@ async def status_sync(request: Request) -> Response:
 async def stream(request: Request) -> Response:
     """The chunks that nobody has read yet, waiting up to STREAM_HOLD_S for one or for the end: the JS SDK asks again at
     once. What a client that has hung up did not get stays in the stream."""
-    job = _job_id(request)
+    job = job_of(request)
     gone = Gone(request)
     try:
         piece = await _piece(request, job, gone)
@@ -125,13 +131,13 @@ async def _piece(request: Request, job: JobId, gone: Gone) -> streams.Piece:
 
 
 async def cancel(request: Request) -> Response:
-    job = _job_id(request)
+    job = job_of(request)
     state = await verb(lifecycle.cancel, key_of(request), endpoint_of(request), job)
     return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
 
 
 async def retry(request: Request) -> Response:
-    job = _job_id(request)
+    job = job_of(request)
     async with GATE.passing(request.state.caller):
         state = await verb(lifecycle.retry, key_of(request), endpoint_of(request), job)
     return answer({"id": public_id(job.uuid, job.sync), "status": state.value})
@@ -157,16 +163,15 @@ async def _submission(request: Request, *, sync: bool) -> Submission:
     body = await read_body(request, settings.RUNSYNC_MAX_BYTES if sync else settings.RUN_MAX_BYTES)
     if sync:
         _wait_ms(request)
-    once_key = _once_key(request)
-    once = None if once_key is None else Once(key=once_key, body_sha256=sha256(body).digest())
+    once = once_of(request, body)
     is_large = len(body) >= LARGE_BYTES
     parts = await verb(parse_request, body) if is_large else parse_request(body)
     if is_large or named(parts.value("input")):
-        return await verb(_parse, parts, sync, endpoint_of(request), request.state.caller, once)
-    return _parse(parts, sync, endpoint_of(request), request.state.caller, once)
+        return await verb(parse, parts, sync, endpoint_of(request), request.state.caller, once)
+    return parse(parts, sync, endpoint_of(request), request.state.caller, once)
 
 
-def _parse(parts: Parts, sync: bool, endpoint: str, caller: Caller, once: Once | None) -> Submission:
+def parse(parts: Parts, sync: bool, endpoint: str, caller: Caller, once: Once | None) -> Submission:
     return parse_submission(
         parts,
         sync=sync,
@@ -196,8 +201,8 @@ def _ran(parts: Parts, caller: Caller, endpoint: str) -> Ran | Refused | None:
     return None
 
 
-def _once_key(request: Request) -> str | None:
-    """The Idempotency-Key, quoted as the IETF's draft has it or bare."""
+def once_of(request: Request, body: bytes) -> Once | None:
+    """The request's Idempotency-Key, quoted as the IETF's draft has it or bare, and what it stands for."""
     text = request.headers.get("idempotency-key")
     if text is None:
         return None
@@ -205,15 +210,7 @@ def _once_key(request: Request) -> str | None:
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
     if not re.fullmatch(r"[ -~]{1,255}", key):
         raise bad_request("`Idempotency-Key` must be 1 to 255 printable ASCII characters.", "invalid_idempotency_key")
-    return key
-
-
-def _job_id(request: Request) -> JobId:
-    text = request.path_params["job"]
-    job = parse_job_id(text)
-    if job is None:
-        raise absent.no_job(text)
-    return job
+    return Once(key=key, body_sha256=sha256(body).digest())
 
 
 def _wait_ms(request: Request) -> int:

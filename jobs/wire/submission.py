@@ -84,6 +84,7 @@ class Submission:
     ran: Ran | None = None
     refused: Refused | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    run_again_of: str = ""
 
     def refusal(self) -> Refused:
         """What dialects with a workflow answer to a fault."""

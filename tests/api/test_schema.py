@@ -11,7 +11,7 @@ from jsonschema import Draft4Validator
 
 from jobs.api.urls import urlpatterns
 from jobs.news import Done, done
-from jobs.wire import news, runpod
+from jobs.wire import again, news, runpod
 from tests.api.v1 import V1
 from tests.cast import attempt_of
 from tests.wire.api import Api, finish
@@ -39,7 +39,10 @@ def test_it_is_valid_openapi(document: Any) -> None:
 
 def test_it_has_every_route_of_clients(document: Any) -> None:
     told = {(shape(path), method) for path, methods in document["paths"].items() for method in methods}
-    wire = [("/v2" * (route in runpod.ROUTES) + route.path, route) for route in (*runpod.ROUTES, *news.ROUTES)]
+    wire = [
+        ("/v2" * (route in runpod.ROUTES) + route.path, route)
+        for route in (*runpod.ROUTES, *news.ROUTES, *again.ROUTES)
+    ]
     served = {
         (shape(path), method.lower()) for path, route in wire for method in route.methods or () if method != "HEAD"
     }
@@ -105,12 +108,14 @@ def test_answers_about_jobs_keep_to_it(told: Told, acme: Api) -> None:
     told("GET", f"jobs/{queued}", "jobs/{job}")
     assert done(acme.place.endpoint.pk, "w1", attempt_of(claimed), Done(error=b'"x"'))
     told("GET", f"jobs/{queued}", "jobs/{job}", params={"input": "true"})
+    told("POST", f"jobs/{queued}/run-again", "jobs/{job}/run-again", json={"input": 2, "metadata": {"a": 1}})
+    told("POST", f"jobs/{queued}/run-again", "jobs/{job}/run-again", json={"inputs": 2})
     told("POST", f"jobs/{queued}/retry", "jobs/{job}/retry")
     told("POST", f"jobs/{queued}/cancel", "jobs/{job}/cancel")
     told("POST", f"jobs/{queued}/retry", "jobs/{job}/retry")
     finish(acme, acme.take(), {"n": 1})
     told("GET", f"jobs/{ended}", "jobs/{job}")
-    assert len(told("GET", "jobs")["results"]) == 2
+    assert len(told("GET", "jobs")["results"]) == 3
     told("GET", "jobs", params={"status": "x"})
     told("GET", "jobs", params={"limit": 1})
     told("GET", "usage", params={"month": "2026-11"})
