@@ -243,6 +243,8 @@ UNFOLD = {
                     _page("Jobs", "list_alt", "jobs_job"),
                     _page("Endpoints", "hub", "jobs_endpoint"),
                     _page("Grants", "handshake", "jobs_grant"),
+                    _page("Stored workflows", "account_tree", "jobs_workflow"),
+                    _page("Workflow versions", "history", "jobs_workflowversion"),
                     _page("Usage", "bar_chart", "jobs_usage"),
                     _page("Workers", "memory", "jobs_worker"),
                     _page("Worker keys", "vpn_key", "jobs_workerkey"),

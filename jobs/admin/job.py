@@ -17,7 +17,7 @@ from unfold.forms import BaseDialogForm
 from unfold.utils import parse_datetime_str
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from accounts.admin.pages import Admin, BigTable, ReadOnly, asking, change_url, leave, uuid_in
+from accounts.admin.pages import Admin, BigTable, OwnedFilter, ReadOnly, asking, change_url, leave, uuid_in
 from accounts.errors import Refused, counted
 from jobs import again
 from jobs.admin.job_page import STATES, clock, job_page, label, unbroken
@@ -34,7 +34,7 @@ DONE = {State.CANCELLED: "cancelled", State.IN_QUEUE: "queued again"}
 WHEN = {"cancel": (State.IN_QUEUE, State.IN_PROGRESS), "retry": (State.FAILED, State.TIMED_OUT), "erase": tuple(State)}
 WHEN["again"] = tuple(State)
 Verb = Callable[[UUID, str], State]
-FACTS = ("state_label", "tenant", "endpoint", "api_key")
+FACTS = ("state_label", "tenant", "endpoint", "api_key", "ran")
 WORK = ("worker_name", "current", "delay", "execution")
 TIMES = ("created_at", "queued_at", "started_at", "finished_at")
 RULES = ("priority", "ttl", "timeout", "deadline_at")
@@ -108,6 +108,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
         ("endpoint", AutocompleteSelectFilter),
         ("grant__endpoint", Place),
         ("tenant", AutocompleteSelectFilter),
+        ("workflow", OwnedFilter),
         ("created_at", Created),
     )
     list_fullwidth = True
@@ -124,7 +125,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         found = super().get_queryset(request)
-        return found.select_related("tenant", "endpoint", "api_key", "bucket__tenant")
+        return found.select_related("tenant", "endpoint", "api_key", "bucket__tenant", "workflow")
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         text = search_term.strip()
@@ -147,6 +148,10 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     @admin.display(description="state")
     def state_label(self, job: Job) -> str:
         return label(job.state, job.state, STATES)
+
+    @admin.display(description="stored workflow")
+    def ran(self, job: Job) -> str:
+        return job.ran or "-"
 
     @admin.display(description="delay")
     def delay(self, job: Job) -> str:

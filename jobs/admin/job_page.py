@@ -165,7 +165,7 @@ def _part(name: str) -> str:
     return f"octet_length({name}), CASE WHEN octet_length({name}) <= %(most)s THEN {name} END"
 
 
-PARTS = ("error", "output", "progress", "policy", "input")
+PARTS = ("error", "output", "progress", "policy", "params", "input")
 PAYLOAD = f"""
 SELECT webhook, request_bucket IS NOT NULL, request_bucket_wiped, {", ".join(_part(name) for name in PARTS)}
   FROM jobs_payload WHERE job_id = %(job)s"""

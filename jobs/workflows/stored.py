@@ -62,11 +62,11 @@ def create(
     note: str = "",
 ) -> Workflow:
     """With version 1. Raises Refused: 400, 409 if the name is taken or there are too many."""
-    workflow = Workflow(tenant_id=tenant_id, name=_checked(name), title=title, description=description)
+    workflow = Workflow(tenant_id=tenant_id, name=name, title=title, description=description)
     definition = define(graph, parameters)
     with transaction.atomic():
         _lock(tenant_id)
-        _check_free(tenant_id, name)
+        check_name(tenant_id, name)
         if of_tenant(tenant_id).count() >= MOST_WORKFLOWS:
             error = f"You have {MOST_WORKFLOWS} workflows, which is the most. Delete some first."
             raise Refused(409, "too_many_workflows", error)
@@ -81,19 +81,14 @@ def _lock(tenant_id: UUID) -> None:
     sql.run("SELECT 1 FROM accounts_tenant WHERE id = %s FOR NO KEY UPDATE", [tenant_id])
 
 
-def _checked(name: str) -> str:
-    """Raises Refused(400)."""
+def check_name(tenant_id: UUID, name: str) -> None:
+    """Whether a workflow may have it from now on. Raises Refused: 400, 409."""
     try:
         slug(name)
     except ValidationError as error:
         raise bad_request(f"`name` {name[:100]!r}: {' '.join(error.messages)}", "bad_name") from error
     if name in RESERVED:
         raise bad_request(f"`name`: {name!r} is a word of the API. Take another.", "bad_name")
-    return name
-
-
-def _check_free(tenant_id: UUID, name: str) -> None:
-    """Raises Refused(409)."""
     if of_tenant(tenant_id).filter(name=name).exists():
         raise Refused(
             409, "exists", f"You have a workflow {name!r} already. Add a version to it, or take another name."
@@ -146,7 +141,7 @@ def change(
         _lock(tenant_id)
         workflow = one(tenant_id, name, lock=True)
         if new_name is not None and new_name != name:
-            _check_free(tenant_id, _checked(new_name))
+            check_name(tenant_id, new_name)
             workflow.name = new_name
         workflow.title = workflow.title if title is None else title
         workflow.description = workflow.description if description is None else description

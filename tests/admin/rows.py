@@ -34,8 +34,9 @@ from jobs.models import (
 )
 from jobs.states import State, end
 from jobs.webhooks.register import roll_secret
+from jobs.workflows import stored
 from storage.models import Asset, Blob, Bucket
-from tests.cast import new_client, new_place, unique
+from tests.cast import WORKFLOW, new_client, new_place, unique
 
 OWN_BUCKET = {"endpointUrl": "http://127.0.0.1:9/b", "accessId": "AKIAREQUEST", "bucketName": "b"}
 
@@ -67,6 +68,7 @@ class Rows:
         self.user = user = User.objects.create_user(unique(self.name))
         Member.all_tenants.create(tenant=self.tenant, user=user)
         self.keys.append(self.acme.new_key(name=self.name))
+        self.workflow = stored.create(self.tenant.pk, unique("flow"), WORKFLOW, [], self.name)
         self.bucket = Bucket.all_tenants.create(
             tenant=self.tenant,
             name=unique("bucket"),

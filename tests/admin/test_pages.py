@@ -40,7 +40,7 @@ def test_its_pages_answer_an_operator(browser: Browser, rows: Rows, model: type[
 @of_every_model
 def test_its_add_page_answers_where_rows_are_made_by_hand(browser: Browser, model: type[models.Model]) -> None:
     made_by_hand = {"tenant", "user", "member", "apikey", "bucket", "endpoint", "grant", "workerkey"}
-    made_by_hand |= {"webhook", "webhooksecret"}
+    made_by_hand |= {"webhook", "webhooksecret", "workflow", "workflowversion"}
     status = 200 if model._meta.model_name in made_by_hand else 403
     get(browser, f"{list_url(model)}add/", status)
 
@@ -91,6 +91,8 @@ def test_no_query_string_does_harm(browser: Browser, model: type[models.Model]) 
         "webhook_state": ["x"],
         "webhook__id__exact": ["x", "0"],
         "overdue": ["x"],
+        "archived": ["x"],
+        "workflow__id__exact": ["x", "0"],
         "health": ["x"],
         "created_at_from_0": ["x", "0001-01-01", "9999-12-31"],
         "created_at_to_0": ["x", "0001-01-01", "9999-12-31"],
