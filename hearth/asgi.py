@@ -33,7 +33,7 @@ from accounts.rotation import keys_fault
 from hearth.health import healthz
 from jobs import catalogue, history
 from jobs.live import Hub
-from jobs.wire import again, fleet, hooks, news, runpod
+from jobs.wire import again, export, fleet, hooks, news, runpod
 from jobs.wire.answers import json_app
 from jobs.wire.call import POOL, verb
 from jobs.wire.rates import ApiLimited
@@ -92,7 +92,9 @@ app = Starlette(
         Prefix("/hooks", json_app([*hooks.ROUTES])),
         Route(news.PATH, json_app([*news.ROUTES])),  # these paths alone: what else is under /api/v1 is Django's
         Route(again.PATH, json_app([*again.ROUTES])),
+        Route(export.PATH, json_app([*export.ROUTES])),
         Route(news.ADMIN_PATH, json_app([*news.ADMIN_ROUTES])),  # the same of /admin
+        Route(export.ADMIN_PATH, json_app([*export.ADMIN_ROUTES])),
         Route("/healthz", healthz, methods=["GET"]),
         Prefix("/", django_app()),
     ],

@@ -35,6 +35,20 @@ class Holder:
         return Q(**{f"{name}__in": self.endpoints}) if self.endpoints else Q()
 
 
+HOLDER = f"""
+WITH {access.API_KEY}
+SELECT {access.API_KEY_COLUMNS}, caller.tenant_id, caller.endpoints
+  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN caller ON true"""
+
+
+def holder(key: GivenKey, scope: str) -> Holder:
+    """Raises Refused: 401, 403."""
+    row = sql.one(HOLDER, access.api_key_params(key, scope))
+    access.check_api_key(key, scope, row)
+    tenant_id, endpoints = row[access.API_KEY_WIDTH :]
+    return Holder(key_id=row[0], tenant_id=tenant_id, endpoints=endpoints)
+
+
 def grants_of(tenant_id: UUID) -> QuerySet[Grant]:
     """Its own: by which it may address endpoints."""
     return Grant.all_tenants.filter(tenant_id=tenant_id, overflow_of=None)

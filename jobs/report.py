@@ -84,7 +84,12 @@ def _lines(sums: Iterable[dict[str, Any]], month: date) -> Iterator[list[Any]]:
         when = row["day"].isoformat() if "day" in row else f"{month:%Y-%m}"
         used = {name: row[f"all_{name}"] for name in SUMS}
         yield [
-            *(row["tenant__name"], row["endpoint__name"], f"hth_{key.prefix}" if key else "", _plain(key)),
+            *(
+                row["tenant__name"],
+                row["endpoint__name"],
+                f"hth_{key.prefix}" if key else "",
+                plain(key.name if key else ""),
+            ),
             *(when, *(used[name] for name in COUNTS), _seconds(used["gpu_ms"]), _seconds(used["unbilled_gpu_ms"])),
             *(used["cost"], settings.CURRENCY, used["bytes_in"], used["bytes_out"]),
         ]
@@ -93,11 +98,10 @@ def _lines(sums: Iterable[dict[str, Any]], month: date) -> Iterator[list[Any]]:
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def _plain(key: ApiKey | None) -> str:
-    """A key's name, the only free text here; one that some spreadsheet would take for a formula gets a quotation mark.
-    Full-width signs are taken for the plain ones."""
-    name = key.name if key else ""
-    return f"'{name}" if normalize("NFKC", name).startswith(FORMULA) else name
+def plain(text: str) -> str:
+    """Free text, as a key's name: what some spreadsheet would take for a formula gets a quotation mark. Full-width
+    signs are taken for the plain ones."""
+    return f"'{text}" if normalize("NFKC", text).startswith(FORMULA) else text
 
 
 def _seconds(ms: int) -> Decimal:

@@ -29,7 +29,8 @@ WITH_ERROR = (State.FAILED, State.TIMED_OUT)
 class Search:
     """Empty: any. `since`, `until` (without it): by the time in a job's id, to the ms. `key`: an API key's prefix.
     `workflow`: a stored one, by its name now, or one version of it. `error`: a part of what went wrong, its ASCII in
-    capitals or not. `metadata`: (name, value as it is written)s that a job has all of."""
+    capitals or not. `metadata`: (name, value as it is written)s that a job has all of.
+    `before`: jobs that are older than this one."""
 
     states: Sequence[str] = ()
     endpoint: str = ""
@@ -39,6 +40,7 @@ class Search:
     until: datetime | None = None
     error: str = ""
     metadata: Sequence[tuple[str, str]] = ()
+    before: UUID | None = None
 
 
 def found(holder: Holder, search: Search) -> QuerySet[Job]:
@@ -53,17 +55,22 @@ def found(holder: Holder, search: Search) -> QuerySet[Job]:
         name, _, version = search.workflow.partition("@")
         jobs = jobs.filter(workflow__in=Workflow.all_tenants.filter(tenant_id=holder.tenant_id, name=name))
         jobs = jobs.filter(workflow_version=int(version)) if version else jobs
-    for name, value in search.metadata:  # one row of a job has it: a join by an index that is in the order of the list
-        jobs = jobs.filter(metadata__tenant=holder.tenant_id, metadata__name=name, metadata__value=value)
-    if search.since:
-        jobs = jobs.filter(pk__gte=_first_id(search.since))
-    if search.until:
-        jobs = jobs.filter(pk__lt=_first_id(search.until))
+    bounds = _bounds(search)
+    jobs = jobs.filter(**{f"pk__{how}": id for how, id in bounds.items()})
+    for name, value in search.metadata:  # a job has one such row: a join by an index that is in the order of the list
+        entry = {"metadata__tenant": holder.tenant_id, "metadata__name": name, "metadata__value": value}
+        jobs = jobs.filter(**entry, **{f"metadata__job__{how}": id for how, id in bounds.items()})
     if search.error:
         text = Func(F("payload__error"), Value("escape"), function="encode", output_field=TextField())
         forms = [Q(why__icontains=_escaped(form)) for form in _json_forms(search.error)]
         jobs = jobs.annotate(why=text).filter(reduce(or_, forms), state__in=WITH_ERROR)
     return jobs
+
+
+def _bounds(search: Search) -> dict[str, UUID]:
+    """Of the ids, by lookup."""
+    ends = [*([_first_id(search.until)] if search.until else []), *([search.before] if search.before else [])]
+    return ({"gte": _first_id(search.since)} if search.since else {}) | ({"lt": min(ends)} if ends else {})
 
 
 def _json_forms(text: str) -> set[str]:

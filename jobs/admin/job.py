@@ -112,6 +112,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
         ("created_at", Created),
     )
     list_fullwidth = True
+    list_after_template = "jobs/export.html"
     sortable_by = ("created",)
     search_fields = ("id",)
     search_help_text = "A job's id, or the beginning of a worker's name"

@@ -9,16 +9,11 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
-from accounts import access, sql
 from accounts.keys import given_key
 from accounts.models import ApiKey
-from jobs.granted import READ, RUN, Holder
+from jobs.granted import READ, RUN, Holder, holder
 
 MANAGE = ApiKey.Scope.MANAGE.value
-CALLER = f"""
-WITH {access.API_KEY}
-SELECT {access.API_KEY_COLUMNS}, caller.tenant_id, caller.endpoints
-  FROM (VALUES (1)) one LEFT JOIN key ON true LEFT JOIN caller ON true"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +30,7 @@ class ApiKeyAuthentication(BaseAuthentication):  # type: ignore[misc]
         key = given_key(request.headers.get("authorization"))
         usual = READ if request.method in ("GET", "HEAD") else RUN
         scope = getattr(request.parser_context["view"], "scope", usual)
-        row = sql.one(CALLER, access.api_key_params(key, scope))
-        access.check_api_key(key, scope, row)
-        tenant_id, endpoints = row[access.API_KEY_WIDTH :]
-        return Caller(key_id=row[0], tenant_id=tenant_id, endpoints=endpoints), None
+        return Caller(**vars(holder(key, scope))), None
 
 
 MEDIA_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}", re.ASCII)

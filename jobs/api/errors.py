@@ -42,7 +42,7 @@ def _refusal(error: Exception, request: Request) -> Refused:
         case exceptions.UnsupportedMediaType():
             return _wrong_type(request)
         case exceptions.ValidationError():
-            return bad_request(" ".join(_faults(error.detail, "")))
+            return invalid(error)
         case exceptions.APIException():
             code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "bad_request")
             return Refused(error.status_code, code, str(error.detail))
@@ -57,6 +57,11 @@ def _refusal(error: Exception, request: Request) -> Refused:
         case BotoCoreError() | ClientError():
             return Refused(503, "storage_unavailable", f"S3 cannot be used now: {_told(error)}.", retry_after_s=5)
     return Refused(500, "internal", "Hearth failed on this request; it is logged.")
+
+
+def invalid(error: exceptions.ValidationError) -> Refused:
+    """What a serializer found."""
+    return bad_request(" ".join(_faults(error.detail, "")))
 
 
 def _wrong_type(request: Request) -> Refused:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -10,6 +11,7 @@ from rest_framework.views import APIView
 from jobs import absent, search
 from jobs.api import shapes
 from jobs.api.assets import Paged, Pages, checked
+from jobs.api.errors import invalid
 from jobs.deletion import delete_job
 from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import cancel_job, retry_job
@@ -65,14 +67,17 @@ class Jobs(APIView):  # type: ignore[misc]
     )
     def get(self, request: Request) -> Response:
         pages = Pages()
-        page = pages.paginate_queryset(search.found(request.user, wanted(request)), request, self)
+        page = pages.paginate_queryset(search.found(request.user, wanted(request.query_params)), request, self)
         return pages.get_paginated_response([search.shown(job) for job in page])
 
 
-def wanted(request: Request) -> search.Search:
-    """Raises ValidationError, Refused(400)."""
-    given, parameters = checked(Filters, request.query_params), request.query_params.lists()
-    metadata = asked_for((name, value) for name, values in parameters for value in values)
+def wanted(query: QueryDict) -> search.Search:
+    """What the query asks for. Raises Refused(400)."""
+    try:
+        given = checked(Filters, query)
+    except serializers.ValidationError as error:
+        raise invalid(error) from error
+    metadata = asked_for((name, value) for name, values in query.lists() for value in values)
     return search.Search(states=given.pop("status", ()), metadata=metadata, **given)
 
 

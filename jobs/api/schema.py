@@ -156,6 +156,8 @@ ENDPOINT = {"name": "endpoint", "in": "path", "required": True, "schema": {"type
 ONCE = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
 WAIT = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 1000, "maximum": 300_000}}
 
+FORMAT = {"name": "format", "in": "query", "schema": {"type": "string", "enum": ["csv", "jsonl"], "default": "csv"}}
+ROWS = {"type": "string", "description": "A job a line, newest first; CSV begins with the names of its columns."}
 AT = {
     "name": "endpoint",
     "in": "query",
@@ -192,10 +194,20 @@ def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     events = _operation("jobs_events", "A job's news as it happens", ["jobs"], EVENTS, (404, 410))
     events["responses"]["200"]["content"] = {"text/event-stream": {"schema": EVENTS}}
     result["paths"]["/api/v1/jobs/{job}/events"] = {"get": events | {"parameters": [JOB]}}
+    result["paths"]["/api/v1/jobs/export"] = {"get": _export(result["paths"]["/api/v1/jobs"]["get"]["parameters"])}
     again = _operation("jobs_run_again", "Run a job's request again", ["jobs"], _ref("Moved"), AGAIN_REFUSALS)
     again |= {"parameters": [JOB, AT, ONCE], "requestBody": _json(_ref("Changes"))}
     result["paths"]["/api/v1/jobs/{job}/run-again"] = {"post": again}
     return result
+
+
+def _export(of_list: list[dict[str, Any]]) -> dict[str, Any]:
+    """The list's filters hold for it."""
+    export = _operation("jobs_export", "All jobs that are found, as a file", ["jobs"], ROWS, (400,))
+    types = ("text/csv", "application/x-ndjson")
+    export["responses"]["200"]["content"] = {kind: {"schema": ROWS} for kind in types}
+    filters = [each for each in of_list if each["name"] not in ("cursor", "limit")]
+    return export | {"parameters": [FORMAT, *filters]}
 
 
 def _operation(name: str, summary: str, tags: list[str], answer: Any, refusals: tuple[int, ...]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jsonschema import Draft4Validator
 
 from jobs.api.urls import urlpatterns
 from jobs.news import Done, done
-from jobs.wire import again, news, runpod
+from jobs.wire import again, export, news, runpod
 from tests.api.v1 import V1
 from tests.cast import attempt_of
 from tests.wire.api import Api, finish
@@ -41,7 +41,7 @@ def test_it_has_every_route_of_clients(document: Any) -> None:
     told = {(shape(path), method) for path, methods in document["paths"].items() for method in methods}
     wire = [
         ("/v2" * (route in runpod.ROUTES) + route.path, route)
-        for route in (*runpod.ROUTES, *news.ROUTES, *again.ROUTES)
+        for route in (*runpod.ROUTES, *news.ROUTES, *again.ROUTES, *export.ROUTES)
     ]
     served = {
         (shape(path), method.lower()) for path, route in wire for method in route.methods or () if method != "HEAD"
