@@ -7,21 +7,25 @@ good and has the scope), and returns `{…_COLUMNS}` first, so that one round tr
 from typing import Any
 
 from accounts import sql
-from accounts.errors import Refused
+from accounts.errors import Refused, counted
 from accounts.keys import CLIENT, WORKER, GivenKey
 
 API_KEY = """
   key AS (
     SELECT id, tenant_id, digest, endpoints, revoked_at IS NOT NULL AS revoked,
            coalesce(expires_at <= clock_timestamp(), false) AS expired, %(scope)s::text = ANY (scopes) AS in_scope,
-           coalesce(last_used_at < clock_timestamp() - interval '1 minute', true) AS unmarked
-      FROM accounts_apikey WHERE prefix = %(key_prefix)s
+           coalesce(last_used_at < clock_timestamp() - interval '1 minute', true) AS unmarked,
+           CASE WHEN coalesce(last_used_at, created_at) <= clock_timestamp() - interval '1 day' THEN (
+                SELECT unused_key_days FROM accounts_tenant t WHERE t.id = k.tenant_id
+                   AND coalesce(last_used_at, k.created_at) <= clock_timestamp() - unused_key_days * interval '1 day'
+           ) END AS unused_days
+      FROM accounts_apikey k WHERE prefix = %(key_prefix)s
   ), caller AS (
     SELECT id AS key_id, tenant_id, endpoints FROM key
-     WHERE digest = %(key_digest)s AND NOT revoked AND NOT expired AND in_scope
+     WHERE digest = %(key_digest)s AND NOT revoked AND NOT expired AND unused_days IS NULL AND in_scope
   )"""
-API_KEY_COLUMNS = "key.id, key.digest, key.revoked, key.expired, key.in_scope, key.unmarked"
-API_KEY_WIDTH = 6
+API_KEY_COLUMNS = "key.id, key.digest, key.revoked, key.expired, key.in_scope, key.unmarked, key.unused_days"
+API_KEY_WIDTH = 7
 
 
 def allows(key: str) -> str:
@@ -42,10 +46,14 @@ def api_key_params(key: GivenKey, scope: str | None) -> dict[str, Any]:
 def check_api_key(key: GivenKey, scope: str | None, row: sql.Row) -> None:
     """Refuse by the API_KEY_COLUMNS at the head of `row`; mark the key as used, at most once a minute. scope None: any
     will do."""
-    key_id, digest, revoked, expired, in_scope, unmarked = row[:API_KEY_WIDTH]
+    key_id, digest, revoked, expired, in_scope, unmarked, unused_days = row[:API_KEY_WIDTH]
     if revoked and key.matches(digest):
         _check_tenant(key_id)
     _check(key, key_id, digest, revoked, expired, "API key")
+    if unused_days is not None:
+        raise Refused(
+            401, "unauthorized", f"This API key has expired: nobody used it for {counted(unused_days, 'day')}."
+        )
     if scope is not None and not in_scope:
         raise Refused(403, "forbidden", f"This API key has not the scope {scope!r}.")
     if unmarked:

@@ -10,28 +10,28 @@ from django.utils import timezone
 
 from accounts import tenants
 from accounts.errors import Refused, bad_request, not_found
-from accounts.models import LIMITED_MANAGES, ApiKey, Key, Limited
+from accounts.models import LIMITED_MANAGES, ApiKey, Key, Limited, is_unused
 
 LIMITS = tuple(field.name for field in Limited._meta.fields)
 MOST_KEYS = 1000  # of a tenant that are neither revoked nor expired
 
 
 def issue(tenant_id: UUID, **fields: Any) -> tuple[ApiKey, str]:
-    """A new key, and its text, which is shown this once. Raises Refused: 400, 409 if there are too
-    many, 410 for a tenant that is deleted."""
+    """A new key, and its text, which is shown this once. Raises Refused: 400, 409 if there are too many, 410 for a
+    tenant that is deleted."""
     _check(fields)
     with transaction.atomic():
         tenants.hold(tenant_id)
-        good = ApiKey.all_tenants.filter(tenant_id=tenant_id, revoked_at=None).exclude(expires_at__lte=timezone.now())
-        if good.count() >= MOST_KEYS:
+        known = ApiKey.all_tenants.filter(tenant_id=tenant_id, revoked_at=None).exclude(expires_at__lte=timezone.now())
+        if known.exclude(is_unused()).count() >= MOST_KEYS:
             raise Refused(409, "too_many_keys", f"You have {MOST_KEYS} keys, which is the limit: revoke some.")
         return ApiKey.issue(tenant_id=tenant_id, **fields)
 
 
 def one(tenant_id: UUID, prefix: str, *, lock: bool = False) -> ApiKey:
     """Raises Refused(404)."""
-    keys = ApiKey.all_tenants.select_for_update() if lock else ApiKey.all_tenants
-    key = keys.filter(tenant_id=tenant_id, prefix=prefix).first()
+    keys = ApiKey.all_tenants.select_for_update(of=("self",)) if lock else ApiKey.all_tenants
+    key = keys.select_related("tenant").filter(tenant_id=tenant_id, prefix=prefix).first()
     if key is None:
         raise not_found(f"There is no API key hth_{prefix}_… of yours.")
     return key

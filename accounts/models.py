@@ -1,13 +1,16 @@
 """Who: tenants, their members, their API keys."""
 
+from datetime import timedelta
 from typing import Any, Self
 
 import uuid_utils.compat
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import ExpressionWrapper, F, Value
+from django.db.models.functions import Coalesce, Now
+from django.db.models.lookups import LessThanOrEqual
 from django.utils import timezone
 
 from accounts.keys import CLIENT, new_key
@@ -32,6 +35,7 @@ class Limited(models.Model):
 
 
 KEPT = "Empty: the instance's; 0: for ever."
+UNUSED_DAYS_MOST = 3650
 
 
 class Tenant(Limited):
@@ -51,8 +55,24 @@ class Tenant(Limited):
     event_days = models.PositiveIntegerField(
         "timelines, days", null=True, blank=True, help_text=f"Of ended jobs. {KEPT}"
     )
+    unused_key_days = models.PositiveIntegerField(
+        "unused API keys, days",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(UNUSED_DAYS_MOST)],
+        help_text="A key that was neither made nor used for so long has expired. Empty: none does by that.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False, help_text="Its row stays, for what it used.")
+
+    class Meta(Limited.Meta):
+        abstract = False
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(unused_key_days=None) | models.Q(unused_key_days__range=(1, UNUSED_DAYS_MOST)),
+                name="tenant_unused_key_days",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -121,7 +141,7 @@ class Key(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="To the minute.")
 
     kind: str
-    ACTIVE, EXPIRED, REVOKED = "active", "expired", "revoked"
+    ACTIVE, EXPIRED, UNUSED, REVOKED = "active", "expired", "expired (unused)", "revoked"
 
     class Meta:
         abstract = True
@@ -155,7 +175,7 @@ class ApiKey(Owned, Key, Limited):
     class Scope(models.TextChoices):
         RUN = "run", "run: submit, cancel, retry, purge"
         READ = "read", "read: status, health, requests"
-        MANAGE = "manage", "manage: the tenant's keys"
+        MANAGE = "manage", "manage: what the tenant sets up, as keys and buckets"
 
     kind = CLIENT
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", limit_choices_to=NOT_DELETED)
@@ -178,6 +198,22 @@ class ApiKey(Owned, Key, Limited):
                 violation_error_message=LIMITED_MANAGES,
             )
         ]
+
+    @property
+    def state(self) -> str:
+        """UNUSED is what access.API_KEY calls so; `tenant` is at hand."""
+        state, days = super().state, self.tenant.unused_key_days
+        used_at = self.last_used_at or self.created_at
+        if state == self.ACTIVE and days is not None and used_at <= timezone.now() - timedelta(days=days):
+            return self.UNUSED
+        return state
+
+
+def is_unused() -> models.Q:
+    """Of API keys: whether that is so, revoked and expired ones among them."""
+    days = ExpressionWrapper(F("tenant__unused_key_days") * Value(timedelta(days=1)), models.DurationField())
+    unused = LessThanOrEqual(Coalesce("last_used_at", "created_at"), Now() - days)
+    return models.Q(tenant__unused_key_days__isnull=False) & models.Q(unused)
 
 
 class RateWindow(models.Model):

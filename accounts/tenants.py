@@ -1,6 +1,8 @@
-"""A tenant's row, held while something new is made for it."""
+"""A tenant's row: held while something new is made for it, and what the tenant itself may set in it."""
 
 from uuid import UUID
+
+from django.db import transaction
 
 from accounts.errors import Refused
 from accounts.models import Tenant
@@ -13,3 +15,12 @@ def hold(tenant_id: UUID) -> Tenant:
     if tenant.deleted_at:
         raise Refused(410, "gone", f"The tenant {tenant.name!r} was deleted at {tenant.deleted_at:%Y-%m-%dT%H:%M:%SZ}.")
     return tenant
+
+
+def set_unused_key_days(tenant_id: UUID, days: int | None) -> None:
+    """After how many days without use its API keys expire; None: none does. It holds at once, for all of them: those
+    that it ends work again once the number is raised. Raises Refused(410)."""
+    with transaction.atomic():
+        tenant = hold(tenant_id)
+        tenant.unused_key_days = days
+        tenant.save(update_fields=["unused_key_days"])

@@ -17,10 +17,10 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 
 from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave, shown_once
 from accounts.keys import new_key
-from accounts.models import ApiKey, Key, Limited
+from accounts.models import ApiKey, Key, Limited, is_unused
 
 _KEY = re.compile(r"(?:hth|hwk)_([0-9a-f]{1,12})")
-KEY_STATES: Labels = {"active": "success", "expired": "warning", "revoked": "danger"}
+KEY_STATES: Labels = {Key.ACTIVE: "success", Key.EXPIRED: "warning", Key.UNUSED: "warning", Key.REVOKED: "danger"}
 
 
 class KeyState(RadioFilter):  # type: ignore[misc]
@@ -28,13 +28,15 @@ class KeyState(RadioFilter):  # type: ignore[misc]
     parameter_name = "key_state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state, state) for state in KEY_STATES]
+        never = () if model_admin.model is ApiKey else (Key.UNUSED,)
+        return [(state, state) for state in KEY_STATES if state not in never]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        expired = Q(revoked_at=None, expires_at__lte=Now())
-        if self.value() == "active":
-            return queryset.filter(revoked_at=None).exclude(expired)
-        return queryset.filter({"revoked": Q(revoked_at__isnull=False), "expired": expired}.get(self.value(), Q()))
+        good, expired = Q(revoked_at=None), Q(expires_at__isnull=False, expires_at__lte=Now())
+        unused = is_unused() if queryset.model is ApiKey else Q(pk__in=())
+        states = {Key.ACTIVE: good & ~expired & ~unused, Key.EXPIRED: good & expired}
+        states |= {Key.UNUSED: good & ~expired & unused, Key.REVOKED: ~good}
+        return queryset.filter(states.get(self.value(), Q()))
 
 
 class KeyAdmin(Admin):
@@ -188,3 +190,6 @@ class KeyInline(Inline):
 class ApiKeyInline(KeyInline):
     model = ApiKey
     fields = ("scopes", "endpoints", *KeyInline.fields)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("tenant")

@@ -140,6 +140,7 @@ class TenantAdmin(LoadColumns, Admin):
         return (
             (None, {"fields": ["name", *([now, "id"] if obj else [])]}),
             ("Limits", {"fields": [*limits, *([("this_months_gpu", "this_months_cost", "stored")] if obj else [])]}),
+            ("API keys", {"fields": ["unused_key_days"]}),
             ("Kept for", {"fields": [("payload_days", "asset_days", "event_days")]}),
         )
 

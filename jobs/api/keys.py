@@ -62,7 +62,7 @@ class Keys(Managed):
     @shapes.answers("API keys, newest first", shapes.page(shapes.AKey), query=Paged, errors=(404,), name="keys_list")
     def get(self, request: Request) -> Response:
         pages = Pages()
-        keys = ApiKey.all_tenants.filter(tenant_id=request.user.tenant_id)
+        keys = ApiKey.all_tenants.filter(tenant_id=request.user.tenant_id).select_related("tenant")
         page = pages.paginate_queryset(keys, request, self)
         return pages.get_paginated_response([shown(key) for key in page])
 
@@ -110,6 +110,7 @@ def shown(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "scopes": key.scopes,
         "endpoints": key.endpoints,
+        "state": key.state,
         "good": key.state == Key.ACTIVE,
         **limits(key),
         **{name: when(getattr(key, name)) for name in dates},

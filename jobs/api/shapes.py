@@ -7,7 +7,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serial
 from rest_framework import serializers as s
 from rest_framework.serializers import Serializer
 
-from accounts.models import ApiKey
+from accounts.models import ApiKey, Key
 from jobs.models import Attempt, Endpoint, Event
 from jobs.states import State
 from storage.models import Asset
@@ -169,7 +169,8 @@ class AKey(Bounds):
     endpoints = s.ListField(
         child=s.CharField(), help_text="It is good for these alone; empty: for all that you may use."
     )
-    good = s.BooleanField(help_text="Neither revoked nor expired.")
+    state = s.ChoiceField([Key.ACTIVE, Key.EXPIRED, Key.UNUSED, Key.REVOKED])
+    good = s.BooleanField(help_text="Whether it is active.")
     created_at = s.DateTimeField()
     last_used_at = s.DateTimeField(allow_null=True)
     expires_at = s.DateTimeField(allow_null=True)
@@ -186,6 +187,7 @@ class ATenant(Bounds):
     id = s.UUIDField()
     name = s.CharField()
     max_stored_bytes = s.IntegerField(allow_null=True)
+    unused_key_days = s.IntegerField(allow_null=True, help_text="So long unused its keys expire; null: never.")
 
 
 class Me(Serializer):  # type: ignore[misc]

@@ -8,27 +8,49 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.models import ApiKey, Tenant
+from accounts import tenants
+from accounts.models import UNUSED_DAYS_MOST, ApiKey, Tenant
 from jobs import history, report
 from jobs.api import shapes
+from jobs.api.access import MANAGE
 from jobs.api.assets import checked
 from jobs.api.keys import limits, shown
-from jobs.granted import grants_of, no_endpoint
+from jobs.granted import READ, grants_of, no_endpoint
 from jobs.models import Grant
 
 
+class Own(serializers.Serializer):  # type: ignore[misc]
+    """What a tenant may set itself."""
+
+    unused_key_days = serializers.IntegerField(
+        min_value=1,
+        max_value=UNUSED_DAYS_MOST,
+        allow_null=True,
+        help_text="A key that was neither made nor used for so long has expired; null: none does by that.",
+    )
+
+
 class Me(APIView):  # type: ignore[misc]
+    @property
+    def scope(self) -> str:
+        return MANAGE if self.request.method == "PATCH" else READ
+
     @shapes.answers("The tenant and the key", shapes.Me)
     def get(self, request: Request) -> Response:
-        tenant = Tenant.objects.get(pk=request.user.tenant_id)
-        return Response(
-            {
-                "tenant": {"id": str(tenant.pk), "name": tenant.name}
-                | limits(tenant)
-                | {"max_stored_bytes": tenant.max_stored_bytes},
-                "key": shown(ApiKey.all_tenants.get(pk=request.user.key_id)),
-            }
-        )
+        return Response(_me(request))
+
+    @shapes.answers("Set what is the tenant's to set", shapes.Me, given=Own, errors=(400, 410, 415))
+    def patch(self, request: Request) -> Response:
+        """It holds at once, for all keys of the tenant."""
+        tenants.set_unused_key_days(request.user.tenant_id, checked(Own, request.data)["unused_key_days"])
+        return Response(_me(request))
+
+
+def _me(request: Request) -> dict[str, Any]:
+    key = ApiKey.all_tenants.select_related("tenant").get(pk=request.user.key_id)
+    tenant = key.tenant
+    own = {name: getattr(tenant, name) for name in ("max_stored_bytes", "unused_key_days")}
+    return {"tenant": {"id": str(tenant.pk), "name": tenant.name} | limits(tenant) | own, "key": shown(key)}
 
 
 def _grants(request: Request) -> Any:

@@ -11,9 +11,10 @@ from django.utils import timezone
 from accounts.keys import digest
 from accounts.models import ApiKey
 from jobs.models import WorkerKey
-from tests.admin.rows import Rows, get, list_url, page_url
+from tests.admin.rows import Rows, get, list_url, no_rows, page_url
 
 ADD = f"{list_url(ApiKey)}add/"
+INLINES = no_rows("api_keys", "grants", "members", "buckets", "webhooks")
 
 
 def made(browser: Browser, url: str, given: dict[str, object]) -> tuple[str, str]:
@@ -123,3 +124,20 @@ def test_keys_are_found_by_prefix_as_it_stands_in_the_key_and_by_state(browser: 
         page = get(browser, f"{list_url(ApiKey)}?key_state={state}&tenant__id__exact={rows.tenant.pk}")
         assert page_url(here) in page
         assert page_url(elsewhere) not in page
+
+
+def test_keys_that_nobody_uses_are_shown_as_expired_and_found_as_such(browser: Browser, rows: Rows) -> None:
+    old, new = ApiKey.objects.of(rows.tenant).order_by("pk")
+    then = timezone.now() - timedelta(days=31)
+    ApiKey.objects.of(rows.tenant).filter(pk=old.pk).update(created_at=then, last_used_at=then)
+    owner, form = page_url(rows.tenant), {"name": rows.tenant.name, "unused_key_days": 30}
+    assert browser.post(owner, form | {"unused_key_days": 0} | INLINES).status_code == 200
+    assert browser.post(owner, form | INLINES).status_code == 302
+    found = f"{list_url(ApiKey)}?tenant__id__exact={rows.tenant.pk}&key_state="
+    for state, here, elsewhere in (("expired+(unused)", old, new), ("active", new, old)):
+        page = get(browser, f"{found}{state}")
+        assert page_url(here) in page
+        assert page_url(elsewhere) not in page
+    assert page_url(old) not in get(browser, f"{found}expired")
+    assert "expired (unused)" in get(browser, page_url(old))
+    assert "expired (unused)" not in get(browser, f"{list_url(WorkerKey)}")

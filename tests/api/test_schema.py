@@ -176,6 +176,8 @@ def test_answers_about_keys_and_the_tenant_keep_to_it(told: Told, acme: Api) -> 
     told("DELETE", f"keys/{prefix}", "keys/{prefix}")
     told("GET", f"keys/{prefix}", "keys/{prefix}")
     told("POST", "keys", json={})
+    told("PATCH", "me", json={"unused_key_days": 30})
+    told("PATCH", "me", json={})
     for path in ("me", "endpoints"):
         told("GET", path)
     told("GET", f"endpoints/{acme.endpoint}", "endpoints/{name}")
