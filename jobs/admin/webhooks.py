@@ -82,8 +82,19 @@ class Columns:
         return ", ".join(News(kind).label for kind in webhook.kinds)
 
 
+class Refusing:
+    """Mixed in where the verb that adds one may refuse, as when the tenant has as many as it may."""
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        try:
+            return super().add_view(request, form_url, extra_context)  # type: ignore[misc]
+        except Refused as refused:
+            messages.error(request, refused.error)
+            return HttpResponseRedirect(request.get_full_path())
+
+
 @admin.register(Webhook)
-class WebhookAdmin(Columns, Admin):
+class WebhookAdmin(Columns, Refusing, Admin):
     form = WebhookForm
     list_display = ("receiver", "tenant", "state_label", "news", "waiting", "failing_since", "created_at")
     list_filter = (State, ("tenant", AutocompleteSelectFilter))
@@ -110,13 +121,6 @@ class WebhookAdmin(Columns, Admin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         shown = ("receiver", "tenant", "state_label", "news", "id", "created_at", "its_deliveries")
         return (*shown, "failing_since", "disabled_at", "told_at", "disabled_why") if obj else ()
-
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
-        try:
-            return super().add_view(request, form_url, extra_context)
-        except Refused as refused:  # as when the tenant has as many as it may
-            messages.error(request, refused.error)
-            return HttpResponseRedirect(request.get_full_path())
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         url, kinds = form.cleaned_data["given_url"], form.cleaned_data["kinds"]
@@ -237,7 +241,7 @@ class RollForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(WebhookSecret)
-class WebhookSecretAdmin(Admin):
+class WebhookSecretAdmin(Refusing, Admin):
     """Made, which rolls the one before, and shown once; never changed, and deleted by the sweeper alone."""
 
     form = RollForm

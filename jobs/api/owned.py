@@ -3,6 +3,9 @@
 from rest_framework import serializers as s
 from rest_framework.serializers import Serializer
 
+from jobs.models import Delivery
+from jobs.states import News
+from jobs.webhooks import look
 from storage.models import Bucket
 
 
@@ -43,3 +46,76 @@ class Verified(Serializer):  # type: ignore[misc]
     works = s.BooleanField()
     fault = s.CharField(allow_null=True, help_text="What is wrong, and what to do.")
     steps = Step(many=True)
+
+
+class AWebhook(Serializer):  # type: ignore[misc]
+    """A URL that hears of a tenant's jobs."""
+
+    id = s.UUIDField()
+    url = s.CharField(help_text="Without the values of its query.")
+    kinds = s.ListField(child=s.ChoiceField(News.choices))
+    enabled = s.BooleanField()
+    state = s.ChoiceField([look.ENABLED, look.FAILING, look.OFF, look.DISABLED])
+    disabled_why = s.CharField(allow_null=True)
+    disabled_at = s.DateTimeField(allow_null=True, help_text="By Hearth, as it only failed.")
+    failing_since = s.DateTimeField(allow_null=True)
+    created_at = s.DateTimeField()
+
+
+class NewWebhook(AWebhook):
+    secret = s.CharField(allow_null=True, help_text="What signs, this once; null: you have one already.")
+
+
+class ASecret(Serializer):  # type: ignore[misc]
+    """Never its text."""
+
+    created_at = s.DateTimeField()
+    expires_at = s.DateTimeField(allow_null=True, help_text="null: the newest.")
+
+
+class Secrets(Serializer):  # type: ignore[misc]
+    results = ASecret(many=True)
+
+
+class NewSecret(Serializer):  # type: ignore[misc]
+    secret = s.CharField(help_text="This once.")
+
+
+class Posted(Serializer):  # type: ignore[misc]
+    """What a receiver answered, or why it did not."""
+
+    status = s.IntegerField(allow_null=True)
+    ms = s.IntegerField()
+    answer = s.CharField(allow_blank=True, help_text="Its first 500 bytes.")
+    error = s.CharField(allow_blank=True)
+
+
+class Try(Posted):
+    at = s.DateTimeField()
+
+
+class Sent(Serializer):  # type: ignore[misc]
+    """One piece of news to one receiver. `id` is its webhook-id."""
+
+    id = s.CharField()
+    webhook = s.UUIDField(allow_null=True, help_text="null: the URL that the job's request named.")
+    job = s.CharField(allow_null=True, help_text="null: of a test.")
+    kind = s.ChoiceField(Delivery.Kind.choices)
+    state = s.ChoiceField(Delivery.State.choices)
+    url = s.CharField(help_text="Without the values of its query.")
+    try_count = s.IntegerField(help_text="Since it was first, or last, to be sent.")
+    created_at = s.DateTimeField()
+    next_at = s.DateTimeField(allow_null=True)
+    ended_at = s.DateTimeField(allow_null=True)
+
+
+class ADelivery(Sent):
+    last_try = Posted(allow_null=True)
+
+
+class OneDelivery(Sent):
+    tries = Try(many=True)
+
+
+class SentAgain(Serializer):  # type: ignore[misc]
+    sent_again = s.IntegerField(help_text="How many.")

@@ -12,8 +12,10 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
 
-from accounts import sql
+from accounts import sql, tenants
 from accounts.errors import Refused, bad_request, not_found
 from accounts.models import Tenant, uuid7
 from accounts.sealed import Sealed
@@ -22,6 +24,7 @@ from jobs.states import FINAL, News, announce_deliveries
 from worker.wire import UrlRefused, check_url
 
 MOST_WEBHOOKS = 10  # of a tenant
+MOST_SECRETS = 5  # of a tenant, that sign at a time: each delivery carries the signatures of all
 ENDS = [News(state.value.lower()).value for state in FINAL]  # the kinds that a request's own webhook hears of
 OVERLAP = timedelta(hours=24)
 
@@ -52,10 +55,10 @@ def checked_kinds(kinds: Sequence[str]) -> list[str]:
 
 
 def register(tenant: Tenant, url: str, kinds: Sequence[str]) -> Registered:
-    """Raises Refused: 400 for a bad URL or kind, 409 for too many."""
+    """Raises Refused: 400 for a bad URL or kind, 409 for too many, 410 for a tenant that is deleted."""
     webhook = Webhook(tenant=tenant, url=checked_url(url), kinds=checked_kinds(kinds))
     with transaction.atomic():
-        _lock(tenant)
+        tenants.hold(tenant.pk)
         if Webhook.objects.of(tenant).count() >= MOST_WEBHOOKS:
             error = f"Tenant {tenant.name!r} has {MOST_WEBHOOKS} webhooks, which is the most. Remove one first."
             raise Refused(409, "too_many_webhooks", error)
@@ -75,8 +78,10 @@ def find(tenant: Tenant, id: UUID, *, lock: bool = False) -> Webhook:
 def change(
     tenant: Tenant, id: UUID, *, url: str | None = None, kinds: Sequence[str] | None = None, enabled: bool | None = None
 ) -> Webhook:
-    """What is None stays. Enabled anew it starts with a clean record. Raises Refused: 400, 404."""
+    """What is None stays. Enabled anew it starts with a clean record. Raises Refused: 400, 404, 410."""
     with transaction.atomic():
+        if enabled:
+            tenants.hold(tenant.pk)
         webhook = find(tenant, id, lock=True)
         if url is not None:
             webhook.url = checked_url(url)
@@ -122,23 +127,34 @@ def new_secret() -> str:
 
 
 def first_secret(tenant: Tenant) -> str:
-    """The text of a tenant's first secret, made now; "" if it has one."""
+    """The text of a tenant's first secret, made now; "" if it has one. Raises Refused(410)."""
     with transaction.atomic():
-        _lock(tenant)
+        tenants.hold(tenant.pk)
         has_one = WebhookSecret.objects.of(tenant).filter(expires_at=None).exists()
         return "" if has_one else _make(tenant)
 
 
 def roll_secret(tenant: Tenant, overlap: timedelta = OVERLAP) -> str:
-    """The text of a new secret, shown this once; those before it sign beside it for the overlap and not longer."""
+    """The text of a new secret, shown this once; those before it sign beside it for the overlap and not longer. Raises
+    Refused: 409 if too many would sign, 410."""
     with transaction.atomic():
-        _lock(tenant)
+        tenants.hold(tenant.pk)
         until = "clock_timestamp() + %(s)s * interval '1 s'"
         sql.run(
             f"UPDATE jobs_webhooksecret SET expires_at = least(expires_at, {until}) WHERE tenant_id = %(tenant)s",
             {"s": overlap.total_seconds(), "tenant": tenant.pk},
         )
-        return _make(tenant)
+        text = _make(tenant)
+        if len(signing(tenant)) > MOST_SECRETS:
+            error = f"{MOST_SECRETS} secrets sign now, which is the most. Wait until one ends, or roll without overlap."
+            raise Refused(409, "too_many_secrets", error)
+        return text
+
+
+def signing(tenant: Tenant) -> list[WebhookSecret]:
+    """The secrets that hold now, the newest first."""
+    good = Q(expires_at=None) | Q(expires_at__gt=Now())
+    return list(WebhookSecret.objects.of(tenant).filter(good).order_by("-pk"))
 
 
 FORGET_SECRETS = """
@@ -155,10 +171,6 @@ def _make(tenant: Tenant) -> str:
     text = new_secret()
     WebhookSecret.all_tenants.create(tenant=tenant, secret=Sealed.seal(text))
     return text
-
-
-def _lock(tenant: Tenant) -> None:
-    sql.run("SELECT 1 FROM accounts_tenant WHERE id = %s FOR NO KEY UPDATE", [tenant.pk])
 
 
 def send_test(tenant: Tenant, id: UUID) -> Delivery:
@@ -185,7 +197,8 @@ UPDATE jobs_delivery d SET state = 'pending', tries = 0, began_at = clock_timest
 def replay(tenant: Tenant, delivery_id: int) -> None:
     """Send it again under its webhook-id, delivered or not, with a day of tries. Raises Refused: 404, 409."""
     with transaction.atomic():
-        delivery = Delivery.objects.of(tenant).select_related("webhook").filter(pk=delivery_id).first()
+        own = Delivery.objects.of(tenant).select_for_update(of=("self",), no_key=True)
+        delivery = own.select_related("webhook").filter(pk=delivery_id).first()
         if delivery is None:
             raise not_found(f"There is no delivery {delivery_id} of yours.")
         which = "d.id = %(id)s AND d.state IN ('delivered', 'failed')"

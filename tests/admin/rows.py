@@ -93,7 +93,7 @@ class Rows:
         url = "https://hooks.example.com/hearth?token=T0KEN"
         own = {"tenant": self.tenant}
         self.webhook = Webhook.all_tenants.create(**own, url=url, kinds=["completed"])
-        self.webhook_secrets.append(roll_secret(self.tenant))
+        self.webhook_secrets.append(roll_secret(self.tenant, timedelta(0)))
         self.delivery = self.add_delivery(job=self.job)
 
     def add_delivery(self, **fields: Any) -> Delivery:

@@ -179,6 +179,16 @@ def test_an_overlap_that_is_none_is_refused(browser: Browser, rows: Rows, hours:
     assert WebhookSecret.objects.of(rows.tenant).count() == 1
 
 
+def test_one_secret_too_many_is_refused_in_words(
+    browser: Browser, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.webhooks.register.MOST_SECRETS", 1)
+    secret_on(browser.post(ROLL, {"tenant": tenant.pk, "overlap_hours": 1}))
+    page = browser.post(ROLL, {"tenant": tenant.pk, "overlap_hours": 1}, follow=True).content.decode()
+    assert "1 secrets sign now, which is the most." in page
+    assert WebhookSecret.objects.of(tenant).count() == 1
+
+
 def test_secrets_are_never_changed_nor_deleted(browser: Browser, rows: Rows) -> None:
     secret = WebhookSecret.objects.of(rows.tenant).get()
     assert browser.post(page_url(secret), {"tenant": rows.tenant.pk, "overlap_hours": 0}).status_code == 403

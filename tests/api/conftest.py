@@ -2,10 +2,11 @@ import pytest
 
 from tests.api.v1 import V1
 from tests.stage import _database, own_place, place
+from tests.webhooks.conftest import deliver, receiver
 from tests.wire.api import Api
 from tests.wire.conftest import acme, globex, http, own_acme
 
-__all__ = ["_database", "acme", "globex", "http", "own_acme", "own_place", "place"]
+__all__ = ["_database", "acme", "deliver", "globex", "http", "own_acme", "own_place", "place", "receiver"]
 
 
 @pytest.fixture

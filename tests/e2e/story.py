@@ -245,7 +245,7 @@ class Story:
         assert caller.call("GET", f"/v2/comfyui/job-take/w?key={secret}", key=wrong).status_code == 401
 
     def _managed(self) -> None:
-        """What a tenant manages through the API: a bucket, right, refused, verified and changed."""
+        """What a tenant manages through the API: a bucket, right, refused, verified and changed; webhooks."""
         globex = self.callers["globex"]
         page = self.browser.post("/admin/accounts/apikey/add/", tenant=self.id_of("globex"), name="m", scopes="manage")
         made = re.search(r"hth_[0-9a-f]{12}_[\w-]{20,}", page)
@@ -267,6 +267,14 @@ class Story:
         ):
             answer = globex.call(method, f"/api/v1/buckets{path}", body, key)
             assert answer.status_code == status, answer.text
+        hooks, headers = f"{self.up.url}/api/v1/webhooks", {"Authorization": f"Bearer {key}"}
+        told = httpx.post(hooks, json={"url": self.hook}, headers=headers, timeout=60).json()
+        rolled = httpx.post(f"{hooks}/secrets", json={}, headers=headers, timeout=60).json()
+        self.secrets |= {"a secret told by the API": told["secret"], "a rolled one": rolled["secret"]}
+        refused = {"url": f"http://10.0.0.1/?token={self.secrets['a refused one']}"}
+        assert globex.call("POST", "/api/v1/webhooks", refused, key).status_code == 400
+        for path in ("webhooks", f"webhooks/{told['id']}", "webhooks/secrets", "deliveries", "keys"):
+            globex.call("GET", f"/api/v1/{path}", key=key)
 
     def _by_hand(self) -> None:
         """A job whose request names an S3 bucket, and what its worker is given."""

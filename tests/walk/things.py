@@ -13,6 +13,7 @@ from accounts.sealed import Sealed
 from jobs import news, remote, uploads
 from jobs.ids import AttemptId, JobId, attempt_id, public_id
 from jobs.queue import Claimed
+from jobs.webhooks.register import register, send_test
 from jobs.workflows import stored
 from storage import assets
 from storage.models import Bucket
@@ -75,6 +76,14 @@ class Acme:
         return name
 
     @cached_property
+    def webhook(self) -> UUID:
+        return register(self.tenant, f"https://hooks.example.com/{self.tenant.name}", ["started"]).webhook.pk
+
+    @cached_property
+    def delivery(self) -> str:
+        return send_test(self.tenant, self.webhook).message_id
+
+    @cached_property
     def workflow(self) -> str:
         name = unique("workflow")
         return stored.create(self.tenant.pk, name, WORKFLOW, [], by="acme", title=self.tenant.name).name
@@ -134,6 +143,8 @@ PARAMETERS: dict[str, Callable[[Acme], Thing]] = {
     "job/{job}": lambda acme: of_uuid(acme.failed),
     "{asset}": lambda acme: of_uuid(acme.asset),
     "buckets/{name}": lambda acme: Thing(acme.bucket, unique("bucket")),
+    "{webhook}": lambda acme: of_uuid(acme.webhook),
+    "{delivery}": lambda acme: Thing(acme.delivery, f"msg_{NO_ID}"),
     "workflows/{name}": lambda acme: Thing(acme.workflow, unique("workflow")),
     "versions/{number}": lambda acme: Thing("1", "2", is_anybodys=True),
     "keys/{prefix}": lambda acme: Thing(acme.key_prefix, "0123456789ab"),

@@ -12,6 +12,7 @@ from django.db.models import F
 from django.utils import timezone
 from standardwebhooks import Webhook as Verifier
 
+from accounts.models import Tenant
 from jobs.models import Delivery, Webhook, WebhookSecret
 from jobs.webhooks.deliver import Answer, disable, finish
 from jobs.webhooks.register import first_secret, register
@@ -220,3 +221,11 @@ def test_all_that_failed_since_a_time_is_sent_again(acme: Client, globex: Client
     assert rows("replay", "--failed-since", "2026-01-01", "--webhook", webhook.pk) == [{"sent_again": 0}]
     rows("replay", "--failed-since", f"{since}+00:00")
     assert states(globex) == ["pending"]
+
+
+def test_a_deleted_tenant_gets_no_webhook_and_no_secret(acme: Client) -> None:
+    webhook = register(acme.tenant, URL, ["completed"]).webhook
+    Tenant.objects.filter(pk=acme.tenant.pk).update(deleted_at=timezone.now())
+    for args in (("add", acme.tenant.name, URL), ("roll", acme.tenant.name), ("enable", webhook.pk)):
+        assert f"The tenant '{acme.tenant.name}' was deleted at " in refused(*args)
+    assert Webhook.objects.of(acme.tenant).count() == WebhookSecret.objects.of(acme.tenant).count() == 1
