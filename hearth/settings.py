@@ -209,13 +209,13 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Hearth",
     "VERSION": "1",
-    "DESCRIPTION": "RunPod's serverless API under /v2, and under /api/v1 what it has not: history, files, keys, usage.",
+    "DESCRIPTION": "RunPod's serverless API under /v2; what it has not under /api/v1: history, files, keys, buckets, …",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["jobs.api.schema.with_wire"],
+    "POSTPROCESSING_HOOKS": ["jobs.api.schema.with_wire", "jobs.api.examples.with_examples"],
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

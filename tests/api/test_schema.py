@@ -1,15 +1,18 @@
 """/api/schema/: an OpenAPI document without warnings, of every route that clients call, which answers keep to."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from django.db.models.functions import Now
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from jsonschema import Draft4Validator
 
 from jobs.api.urls import urlpatterns
+from jobs.models import Delivery, DeliveryTry
 from jobs.news import Done, done
 from jobs.wire import again, export, news, runpod
 from tests.api.v1 import V1
@@ -64,6 +67,27 @@ def test_it_is_served_to_everybody_with_a_page_that_shows_it(http: httpx.Client,
     assert http.get(script).status_code == 200, "it comes from this Hearth"
 
 
+def json_bodies(document: Any) -> Iterator[tuple[str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            told = {"sent": operation.get("requestBody", {}), **operation["responses"]}
+            for status, body in told.items():
+                if media := body.get("content", {}).get("application/json"):
+                    yield f"{method.upper()} {path}, {status}", media
+
+
+def test_every_body_has_an_example_which_keeps_to_its_schema(document: Any) -> None:
+    bodies = dict(json_bodies(document))
+    assert len(bodies) > 200
+    for where, media in bodies.items():
+        schema = nullable({**media["schema"], "components": document["components"]}, closed=False)
+        given = [each["value"] for each in media.get("examples", {}).values()] or [media["example"]]
+        faults = [error.message for each in given for error in Draft4Validator(schema).iter_errors(each)]
+        assert not faults, f"{where}: {faults}"
+    told = bodies["GET /api/v1/buckets/{name}, 200"]["example"]
+    assert (told["name"], told["prefix"], told["works"], told["fault"]) == ("prod", "hearth", True, None)
+
+
 class Told:
     """Calls, whose answers are held to the document."""
 
@@ -83,14 +107,14 @@ class Told:
         return answered.json()
 
 
-def nullable(schema: Any) -> Any:
-    """OpenAPI 3.0's `nullable` in JSON Schema's words, and no field that is not told of."""
+def nullable(schema: Any, *, closed: bool = True) -> Any:
+    """OpenAPI 3.0's `nullable` in JSON Schema's words, and no field that is not told of, if `closed`."""
     if isinstance(schema, list):
-        return [nullable(one) for one in schema]
+        return [nullable(one, closed=closed) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: nullable(value) for name, value in schema.items()}
-    if "properties" in made and made.get("type") == "object":
+    made = {name: nullable(value, closed=closed) for name, value in schema.items()}
+    if closed and "properties" in made and made.get("type") == "object":
         made.setdefault("additionalProperties", False)
     return {"anyOf": [made, {"type": "null"}]} if made.pop("nullable", False) else made
 
@@ -166,6 +190,28 @@ def test_answers_about_stored_workflows_keep_to_it(told: Told, own_acme: Api) ->
     assert told("GET", f"jobs/{job}", "jobs/{job}")["workflow"] == "portrait@2"
     told("DELETE", "workflows/portrait", "workflows/{name}")
     told("GET", "workflows/portrait", "workflows/{name}")
+
+
+def test_answers_about_webhooks_and_deliveries_keep_to_it(told: Told) -> None:
+    webhook = told("POST", "webhooks", json={"url": "https://hooks.example.com/"})["id"]
+    told("POST", "webhooks", json={"url": "http://hooks.example.com/"})
+    told("PATCH", f"webhooks/{webhook}", "webhooks/{webhook}", json={"kinds": ["failed"]})
+    told("GET", f"webhooks/{webhook}", "webhooks/{webhook}")
+    told("GET", "webhooks")
+    told("POST", "webhooks/secrets", json={})
+    told("GET", "webhooks/secrets")
+    sent = told("POST", f"webhooks/{webhook}/test", "webhooks/{webhook}/test")["id"]
+    told("GET", f"deliveries/{sent}", "deliveries/{delivery}")
+    told("POST", f"deliveries/{sent}/replay", "deliveries/{delivery}/replay")
+    tenant = told.v1.client.tenant
+    DeliveryTry.all_tenants.create(tenant=tenant, delivery=Delivery.objects.of(tenant).get(), ms=1, error="x")
+    Delivery.objects.of(tenant).update(state="failed", next_at=None, ended_at=Now())
+    told("GET", "deliveries")
+    told("GET", f"deliveries/{sent}", "deliveries/{delivery}")
+    told("POST", f"deliveries/{sent}/replay", "deliveries/{delivery}/replay")
+    told("POST", "deliveries/replay", json={"failed_since": "2026-01-01"})
+    told("DELETE", f"webhooks/{webhook}", "webhooks/{webhook}")
+    told("DELETE", f"webhooks/{webhook}", "webhooks/{webhook}")
 
 
 def test_answers_about_keys_and_the_tenant_keep_to_it(told: Told, acme: Api) -> None:
