@@ -235,6 +235,7 @@ UNFOLD = {
     "SITE_SYMBOL": "fireplace",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": FAVICON}],
     "SITE_URL": None,  # there is no site beside the admin
+    "DASHBOARD_CALLBACK": "jobs.admin.home.dashboard",
     "SIDEBAR": {
         "navigation": [
             {

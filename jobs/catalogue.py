@@ -20,8 +20,9 @@ from jobs.graph.check import Graph, check
 from jobs.graph.classes import Catalogue, Malformed
 from jobs.graph.faults import Fault, Verdict
 from jobs.wire.references import TakesFiles
-from jobs.wire.submission import Judge
+from jobs.wire.submission import Judge, model_hash
 from jobs.workers import Poller
+from worker.kinds import is_model
 
 log = logging.getLogger("hearth.catalogue")
 MAX_BYTES, MAX_PACKED_BYTES = 32 * 1024**2, 8 * 1024**2
@@ -60,6 +61,18 @@ def keep(worker: Poller, packed: bytes) -> None:
 def classes_in(packed: bytes) -> int:
     """How many node classes a kept catalogue has."""
     return len(json.loads(gzip.decompress(packed)))
+
+
+def models_in(packed: bytes) -> dict[int, str]:
+    """The model files that a kept catalogue's inputs offer, by the hash that jobs and workers have of them."""
+    found, todo = set(), [json.loads(gzip.decompress(packed))]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict | list):
+            todo += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and is_model(value):
+            found.add(value)
+    return {model_hash(name): name for name in found}
 
 
 def _has(worker: Poller, catalogue_id: int) -> None:

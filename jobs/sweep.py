@@ -13,6 +13,7 @@ from accounts import rates
 from accounts.sql import first, rows, run
 from jobs import deletion, retention
 from jobs.creation import ONCE_H
+from jobs.figures import note_load, roll_up
 from jobs.history import up_for
 from jobs.live import announce, job_key
 from jobs.loss import lose
@@ -243,6 +244,8 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     forget_deliveries,
     forget_secrets,
     say_overdue,
+    note_load,
+    roll_up,
 )  # every minute
 
 

@@ -1,4 +1,5 @@
-"""settle(): what a job used goes to its tenant's usage and to its grant's clock, in the transaction that ends it."""
+"""settle(): what a job used goes to its tenant's usage and figures and to its grant's clock, in the transaction that
+ends it."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -6,6 +7,7 @@ from uuid import UUID
 from django.conf import settings
 
 from accounts import sql
+from jobs import figures
 from jobs.caps import limits_something
 from jobs.live import announce, endpoint_key
 
@@ -37,16 +39,17 @@ WITH released AS (
 ), ended AS (
     SELECT j.tenant_id, g.endpoint_id, j.api_key_id,
            CASE WHEN j.retries = 0 THEN octet_length(p.input) + p.moved_bytes ELSE 0 END AS bytes_in,
-           coalesce(octet_length(p.output), 0) AS bytes_out
+           coalesce(octet_length(p.output), 0) AS bytes_out, j.delay_ms, j.execution_ms
       FROM jobs_job j JOIN jobs_payload p ON p.job_id = j.id JOIN jobs_grant g ON g.id = j.grant_id
      WHERE %(ended)s::text <> '' AND j.id = ANY (%(jobs)s::uuid[])
 ), used AS (
     SELECT tenant_id, endpoint_id, api_key_id, (outcome <> 'undone')::int AS attempts,
            (outcome IN ('lost', 'handed_back'))::int AS lost, CASE WHEN free THEN 0 ELSE ms END AS gpu_ms,
            CASE WHEN free THEN ms ELSE 0 END AS unbilled_gpu_ms, CASE WHEN free THEN 0 ELSE ms * price END AS cost,
-           0 AS ended, 0 AS bytes_in, file_bytes AS bytes_out FROM released
+           0 AS ended, 0 AS bytes_in, file_bytes AS bytes_out, NULL::bigint AS delay_ms, NULL::bigint AS execution_ms
+      FROM released
     UNION ALL
-    SELECT tenant_id, endpoint_id, api_key_id, 0, 0, 0, 0, 0, 1, bytes_in, bytes_out FROM ended
+    SELECT tenant_id, endpoint_id, api_key_id, 0, 0, 0, 0, 0, 1, bytes_in, bytes_out, delay_ms, execution_ms FROM ended
 ), usage AS (
     INSERT INTO jobs_usage AS u (tenant_id, endpoint_id, api_key_id, day, attempts, lost, gpu_ms, unbilled_gpu_ms, cost,
                                  completed, failed, cancelled, timed_out, bytes_in, bytes_out)
@@ -63,6 +66,8 @@ WITH released AS (
            failed = u.failed + excluded.failed, cancelled = u.cancelled + excluded.cancelled,
            timed_out = u.timed_out + excluded.timed_out, bytes_in = u.bytes_in + excluded.bytes_in,
            bytes_out = u.bytes_out + excluded.bytes_out
+), figures AS (
+    {figures.ADD}
 ), share AS (
     SELECT grant_id, sum(CASE WHEN outcome = 'undone' THEN 0 ELSE greatest(ms, 1) END - charged_ms) AS owed_ms,
            avg(ms) FILTER (WHERE outcome = 'completed') AS job_ms

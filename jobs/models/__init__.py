@@ -2,6 +2,7 @@
 workers, usage, webhooks with their deliveries, and receipts of what was deleted."""
 
 from jobs.models.deletion import Deletion
+from jobs.models.figures import Figures
 from jobs.models.fleet import Catalogue, Endpoint, Grant, WebProcess, Worker, WorkerKey
 from jobs.models.job import Attempt, Chunk, Event, IdempotencyKey, Job, Payload, Preview
 from jobs.models.metadata import Metadata
@@ -20,6 +21,7 @@ __all__ = [
     "DeliveryTry",
     "Endpoint",
     "Event",
+    "Figures",
     "Grant",
     "IdempotencyKey",
     "Job",

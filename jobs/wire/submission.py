@@ -229,10 +229,11 @@ def _model_hashes(workflow: Mapping[str, Any]) -> list[int] | None:
     )
     values = (value for inputs in nodes for value in inputs.values())
     names = {value for value in values if isinstance(value, str) and len(value) <= MODEL_NAME_MOST and is_model(value)}
-    hashes = [
-        int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), signed=True) for name in names
-    ]
-    return sorted(hashes)[:MODELS_MOST] or None
+    return sorted(map(model_hash, names))[:MODELS_MOST] or None
+
+
+def model_hash(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), signed=True)
 
 
 def _bounded(policy: Mapping[str, Any], name: str, bounds: tuple[int, int], default: int) -> int:

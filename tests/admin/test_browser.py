@@ -1,6 +1,5 @@
 """The admin in a real browser, over a real web process: its scripts and styles arrive, and its buttons work."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,32 +14,23 @@ from accounts.models import ApiKey, User
 from jobs.admin.usage import COLOURS, today
 from jobs.models import Delivery, Job, Usage, Webhook, WebhookSecret
 from jobs.states import State
+from tests.admin.chromium import NoChromium, launch
 from tests.admin.rows import Rows, list_url, page_url
 from tests.cast import Client, Place, new_client, new_place, row
 
 PASSWORD = "an operator's password"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One for all tests of a module: it takes longest to start."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.fail("The admin was NOT tested in a browser: there is no chromium. Debian: apt-get install -y chromium")
     with pytest.MonkeyPatch.context() as patched, sync_playwright() as playwright:
         patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright's loop is in this thread, but not under the tests
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
+        try:
+            with launch(playwright) as browser:
+                yield browser
+        except NoChromium as missing:
+            pytest.fail(f"The admin was NOT tested in a browser. {missing}")
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Sum
+from django.db.models import F, QuerySet, Sum
 from django.db.models.functions import Coalesce, Length
 
 from accounts.models import Tenant
-from jobs.models import Attempt, Endpoint, Event, Job, Usage
+from jobs.models import Attempt, Endpoint, Event, Figures, Job, Usage
 from storage.models import Asset
 
 ENDS = ("completed", "failed", "cancelled", "timed_out")
@@ -18,6 +19,7 @@ LOST = ("lost", "handed_back")
 LET_GO = ("completed", "failed", *LOST)  # the event of such an outcome is of the moment in which its worker let go
 SAME_MOMENT = timedelta(seconds=5)  # for what is written by two statements
 COUNTED = (*ENDS, "attempts", "lost", "gpu_ms", "unbilled_gpu_ms", "cost", "bytes_in", "bytes_out")
+IN_FIGURES = (*ENDS, "gpu_ms")
 Owner = tuple[int, int | None]  # endpoint, API key
 Lines = dict[tuple[UUID, int, str], Event]
 
@@ -101,3 +103,17 @@ def check_usage(tenant: Tenant, cleared: Mapping[UUID, int] | None = None) -> No
     empty = dict.fromkeys(COUNTED, 0)
     for owner in {*now, *then}:
         assert now.get(owner, empty) == then.get(owner, empty)
+    check_figures(tenant)
+
+
+def check_figures(tenant: Tenant) -> None:
+    """Its rows, however far they are rolled up, say what its usage says of each endpoint."""
+    now, then = (by_endpoint(rows.filter(tenant=tenant)) for rows in (Figures.objects, Usage.all_tenants))
+    nothing = (0,) * len(IN_FIGURES)
+    for endpoint in {*now, *then}:
+        assert now.get(endpoint, nothing) == then.get(endpoint, nothing)
+
+
+def by_endpoint(rows: QuerySet[Any]) -> dict[int, tuple[int, ...]]:
+    sums = rows.values("endpoint_id").annotate(**{f"all_{name}": Sum(name) for name in IN_FIGURES})
+    return {row["endpoint_id"]: tuple(row[f"all_{name}"] for name in IN_FIGURES) for row in sums}
