@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any, Self
+from uuid import UUID
 
 import uuid_utils.compat
 from django.contrib.auth.models import AbstractUser
@@ -12,6 +13,7 @@ from django.db.models import ExpressionWrapper, F, Value
 from django.db.models.functions import Coalesce, Now
 from django.db.models.lookups import LessThanOrEqual
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from accounts.keys import CLIENT, new_key
 
@@ -84,6 +86,16 @@ NOT_DELETED = {"deleted_at": None}  # of whom something new may be
 class User(AbstractUser):
     """A person who signs in to the admin: the operator's staff, or a tenant's member."""
 
+    @cached_property
+    def roles(self) -> dict[UUID, str]:
+        """By tenant, of those that are not deleted; looked up once."""
+        mine = Member.all_tenants.filter(user=self, tenant__deleted_at=None)
+        return dict(mine.values_list("tenant", "role"))
+
+    def tenants(self, least: str | None) -> list[UUID]:
+        """In which the user has this role, or one that may more."""
+        return [tenant for tenant, role in self.roles.items() if least and Member.RANK[role] >= Member.RANK[least]]
+
 
 class TenantForgotten(TypeError):
     """A queryset of tenant-owned rows that does not start from a tenant."""
@@ -116,6 +128,8 @@ class Member(Owned):
         OWNER = "owner"
         DEVELOPER = "developer"
         VIEWER = "viewer"
+
+    RANK: dict[str, int] = {Role.VIEWER: 0, Role.DEVELOPER: 1, Role.OWNER: 2}
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="members", limit_choices_to=NOT_DELETED)
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")

@@ -151,9 +151,9 @@ WEB_THREADS = env.int("HEARTH_WEB_THREADS", default=8)
 WEB_GRACE_S = env.int("HEARTH_WEB_GRACE_S", default=15)
 
 INSTALLED_APPS = [
-    "unfold",
+    "unfold.apps.BasicAppConfig",  # without its site: accounts/site.py is ours
     "unfold.contrib.filters",
-    "django.contrib.admin.apps.SimpleAdminConfig",  # the pages are loaded by hearth/urls.py, in web alone
+    "accounts.apps.AdminConfig",  # the pages are loaded by hearth/urls.py, in web alone
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

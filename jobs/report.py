@@ -2,12 +2,13 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from io import StringIO
 from typing import Any
 from unicodedata import normalize
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q, QuerySet, Sum
@@ -38,17 +39,18 @@ def month_after(day: date) -> date:
     return date(day.year + (day.month == 12), day.month % 12 + 1, 1)
 
 
-def tenant_named(name: str) -> Tenant:
+def tenant_named(name: str, among: QuerySet[Tenant] | None = None) -> Tenant:
     """Raises Refused(404)."""
-    found = Tenant.objects.filter(name=name).first()
+    found = (Tenant.objects.all() if among is None else among).filter(name=name).first()
     if found is None:
         raise Refused(404, "not_found", f"There is no tenant {name!r}.")
     return found
 
 
-def report(month: date, tenant: Tenant | None = None, *, daily: bool = False) -> str:
-    """CSV with a header: a line for each tenant, endpoint and key, and day if `daily`."""
-    sums = _sums(month, Usage.objects.of(tenant) if tenant else Usage.all_tenants.all(), daily)
+def report(month: date, tenants: Collection[Tenant | UUID] | None = None, *, daily: bool = False) -> str:
+    """CSV with a header: a line for each tenant, endpoint and key, and day if `daily`. None: of all tenants."""
+    usage = Usage.all_tenants.all() if tenants is None else Usage.all_tenants.filter(tenant__in=tenants)
+    sums = _sums(month, usage, daily)
     out = StringIO(newline="")
     writer = csv.writer(out)  # its lines end with CR LF, as RFC 4180 has it; else it would not quote a CR in a name
     writer.writerow((*OWNER, "day" if daily else "month", *COLUMNS))

@@ -11,11 +11,23 @@ from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesRadioFilter
+from unfold.contrib.filters.admin import ChoicesRadioFilter
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from accounts.admin.pages import Admin, BigTable, Inline, Labels, ReadOnly, asking, change_url, leave, uuid_in
+from accounts.admin.pages import (
+    Admin,
+    BigTable,
+    Inline,
+    Labels,
+    ReadOnly,
+    RelatedFilter,
+    asking,
+    change_url,
+    leave,
+    uuid_in,
+)
+from accounts.admin.scope import OWNER, Members
 from storage import buckets
 from storage.models import Asset, Blob, Bucket, preview_key
 from storage.outputs import signer
@@ -58,6 +70,7 @@ class BucketForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Bucket)
 class BucketAdmin(Admin):
+    open_to = Members("tenant", add=OWNER, change=OWNER, delete=OWNER)
     form = BucketForm
     list_display = (
         "name",
@@ -70,9 +83,10 @@ class BucketAdmin(Admin):
         "allow_secret_in_job",
         "created_at",
     )
-    list_filter = (("tenant", AutocompleteSelectFilter), "is_default")
+    list_filter = (("tenant", RelatedFilter), "is_default")
     list_select_related = ("tenant",)
     search_fields = ("name", "tenant__name", "s3_bucket", "endpoint_url")
+    ordering = ("tenant", "name")
     autocomplete_fields = ("tenant",)
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
     readonly_fields = ("created_at", "works", "verified_at", "verify_fault")
@@ -129,6 +143,7 @@ class BucketInline(Inline):
 class FileAdmin(BigTable, ReadOnly, Admin):
     """Blobs and assets: many, so found by id or job id only."""
 
+    open_to = Members("tenant")
     sortable_by = ("created_at",)
     search_fields = ("id",)
     search_help_text = "The file's id, or its job's"
@@ -150,7 +165,7 @@ class FileAdmin(BigTable, ReadOnly, Admin):
 @admin.register(Blob)
 class BlobAdmin(FileAdmin):
     list_display = ("key", "tenant", "bucket", "size", "content_type", "state_label", "job", "attempt", "created_at")
-    list_filter = (("tenant", AutocompleteSelectFilter), ("state", ChoicesRadioFilter))
+    list_filter = (("tenant", RelatedFilter), ("state", ChoicesRadioFilter))
     list_select_related = ("tenant", "bucket__tenant")
     fields = (
         ("key", "state_label"),
@@ -192,7 +207,7 @@ def preview(asset: Asset, size: str = "max-h-32") -> str:
 @admin.register(Asset)
 class AssetAdmin(FileAdmin):
     list_display = ("name", "tenant", "source", "content_type", "size", "node", "kind", "job", "created_at")
-    list_filter = (("tenant", AutocompleteSelectFilter),)
+    list_filter = (("tenant", RelatedFilter),)
     list_select_related = ("tenant", "blob__bucket__tenant")
     fields = (
         ("name", "content_type", "size"),

@@ -11,11 +11,12 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
+from unfold.contrib.filters.admin import RadioFilter
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
-from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, leave, shown_once
+from accounts.admin.pages import Admin, Inline, Labels, RelatedFilter, asking, change_url, leave, shown_once
+from accounts.admin.scope import OWNER, Members
 from accounts.keys import new_key
 from accounts.models import ApiKey, Key, Limited, is_unused
 
@@ -145,6 +146,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(KeyAdmin):
+    open_to = Members("tenant", add=OWNER, change=OWNER)
     owner = "tenant"
     form = ApiKeyForm
     list_display = (
@@ -158,7 +160,7 @@ class ApiKeyAdmin(KeyAdmin):
         "expires_at",
         "created_at",
     )
-    list_filter = (KeyState, ("tenant", AutocompleteSelectFilter))
+    list_filter = (KeyState, ("tenant", RelatedFilter))
     list_select_related = ("tenant",)
     search_fields = ("prefix__startswith", "name", "tenant__name")
     autocomplete_fields = ("tenant",)

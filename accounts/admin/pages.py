@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.conf import settings
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.paginator import Paginator
@@ -22,6 +23,7 @@ from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
+from accounts.admin.scope import ScopedList, ScopedPage, choosable
 from accounts.relations import protectors
 
 View = Callable[..., Any]
@@ -62,20 +64,23 @@ def asking(
     return made
 
 
-def going(description: str, icon: str) -> Callable[[View], View]:
+def going(description: str, icon: str, *, permission: str | None = None) -> Callable[[View], View]:
     """A button on a row's page that leads to another page."""
-    made: Callable[[View], View] = action(description=description, icon=icon)
+    permissions = None if permission is None else [permission]
+    made: Callable[[View], View] = action(description=description, icon=icon, permissions=permissions)
     return made
 
 
 def shown_once(page: Any, request: HttpRequest, obj: Any, url: str, template: str) -> HttpResponse:
     """The page with `obj.text_once`. No redirect, so that the text passes no session and no cookie."""
     context = page.admin_site.each_context(request) | {"opts": page.opts, "key": obj, "change_url": url}
-    context["title"] = f"{page.opts.verbose_name} made"
+    context |= {"title": f"{page.opts.verbose_name} made", "days": settings.PASSWORD_RESET_TIMEOUT // 86400}
     return TemplateResponse(request, template, context, headers={"Referrer-Policy": "no-referrer"})
 
 
-class Admin(ModelAdmin):  # type: ignore[misc]
+class Admin(ScopedPage, ModelAdmin):  # type: ignore[misc]
+    """Of every page. Which rows members see of it, and what they may do, it says in `open_to`."""
+
     list_filter_submit = True
     compressed_fields = False  # labels above the fields
     list_disable_select_all = True  # an action is for the rows of one page
@@ -90,23 +95,25 @@ class Admin(ModelAdmin):  # type: ignore[misc]
         return ([], {}, set(), protected) if protected else super().get_deleted_objects(objs, request)
 
 
-class OwnedForm(forms.Form):
-    """Unfold's AutocompleteDropdownForm, which asks for `objects`: of what tenants own that is no way in."""
+class RelatedForm(forms.Form):
+    """Unfold's AutocompleteDropdownForm, which would name any row, and asks for `objects`: to what tenants own that is
+    no way in."""
 
     Media = AutocompleteDropdownForm.Media
 
     def __init__(self, name: str, label: str, field: Any, model_admin: Any, **more: Any) -> None:
         super().__init__(data=more["data"])
         widget = AutocompleteSelect(field, model_admin.admin_site, attrs={"class": "unfold-filter-autocomplete"})
-        rows = field.remote_field.model._default_manager.all()
+        kind = field.remote_field.model
+        rows = choosable(model_admin.admin_site, kind, more["request"], kind._default_manager.all())
         self.fields[name] = forms.ModelChoiceField(rows, label=label, required=False, widget=widget)
 
 
-class OwnedFilter(AutocompleteSelectFilter):  # type: ignore[misc]
-    form_class = OwnedForm
+class RelatedFilter(AutocompleteSelectFilter):  # type: ignore[misc]
+    form_class = RelatedForm
 
 
-class Inline(TabularInline):  # type: ignore[misc]
+class Inline(ScopedList, TabularInline):  # type: ignore[misc]
     extra = 0
     per_page = 20
     show_change_link = True

@@ -6,9 +6,10 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesRadioFilter
+from unfold.contrib.filters.admin import ChoicesRadioFilter
 
-from accounts.admin.pages import Admin, BigTable, ReadOnly, uuid_in
+from accounts.admin.pages import Admin, BigTable, ReadOnly, RelatedFilter, uuid_in
+from accounts.admin.scope import Members
 from jobs.models import Deletion
 
 NUMBERS = ("jobs", "payloads", "events", "assets", "files", "size")
@@ -16,8 +17,9 @@ NUMBERS = ("jobs", "payloads", "events", "assets", "files", "size")
 
 @admin.register(Deletion)
 class DeletionAdmin(BigTable, ReadOnly, Admin):
+    open_to = Members("tenant")
     list_display = ("asked_at", "what", "tenant", "job_id", "asked_by", "done_at", *NUMBERS)
-    list_filter = (("tenant", AutocompleteSelectFilter), ("what", ChoicesRadioFilter))
+    list_filter = (("tenant", RelatedFilter), ("what", ChoicesRadioFilter))
     list_select_related = ("tenant",)
     sortable_by = ("asked_at",)
     search_fields = ("job_id",)

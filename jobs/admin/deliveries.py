@@ -11,11 +11,12 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesCheckboxFilter, RadioFilter
+from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RadioFilter
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.admin.pages import Admin, BigTable, Inline, OwnedFilter, ReadOnly, asking, change_url, leave, uuid_in
+from accounts.admin.pages import Admin, BigTable, Inline, ReadOnly, RelatedFilter, asking, change_url, leave, uuid_in
+from accounts.admin.scope import DEVELOPER, Members
 from accounts.errors import Refused
 from accounts.models import Tenant
 from jobs.admin.job_page import SENT, clock, label
@@ -46,13 +47,22 @@ class SinceForm(BaseDialogForm):  # type: ignore[misc]
 
 class OfTenantForm(SinceForm):
     tenant = forms.CharField(
-        label="Tenant", required=False, help_text="Its name; empty: of all.", widget=UnfoldAdminTextInputWidget
+        label="Tenant",
+        required=False,
+        help_text="Its name; empty: of all.",
+        widget=UnfoldAdminTextInputWidget,
     )
 
-    def clean_tenant(self) -> Tenant | None:
-        name = self.cleaned_data["tenant"]
+    def clean_tenant(self) -> list[Tenant | None]:
+        """A member's are those where he may send again; [None]: all tenants."""
+        name: str = self.cleaned_data["tenant"]
+        page: Any = admin.site.get_model_admin(Delivery)
+        is_operator = page.operators_may(self.request, "operate")
+        mine = Tenant.objects.filter(pk__in=page.tenants_where(self.request, "operate"))
         try:
-            return tenant_named(name) if name else None
+            if name:
+                return [tenant_named(name, None if is_operator else mine)]
+            return [None] if is_operator else [*mine]
         except Refused as refused:
             raise ValidationError(refused.error) from refused
 
@@ -69,14 +79,16 @@ class Overdue(RadioFilter):  # type: ignore[misc]
 
 
 class TryInline(ReadOnly, Inline):
+    open_to = Members("tenant")
     model = DeliveryTry
     verbose_name_plural = "Tries"
     fields = readonly_fields = ("at", "status", "ms", "said")
     ordering = ("-id",)
     show_change_link = False
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.has_perm("jobs.view_delivery"))
+    def operators_may(self, request: HttpRequest, right: str) -> bool:
+        """They are a part of their delivery."""
+        return bool(self.admin_site.get_model_admin(Delivery).operators_may(request, right))
 
     @admin.display(description="the first bytes of the answer, or why there is none")
     def said(self, tried: DeliveryTry) -> str:
@@ -85,12 +97,13 @@ class TryInline(ReadOnly, Inline):
 
 @admin.register(Delivery)
 class DeliveryAdmin(BigTable, ReadOnly, Admin):
+    open_to = Members("tenant", operate=DEVELOPER)
     list_display = ("created", "tenant", "kind", "state_label", "tries", "receiver", "last_try", "next", "of_job")
     list_filter = (
         ("state", ChoicesCheckboxFilter),
         Overdue,
-        ("webhook", OwnedFilter),
-        ("tenant", AutocompleteSelectFilter),
+        ("webhook", RelatedFilter),
+        ("tenant", RelatedFilter),
     )
     list_fullwidth = True
     sortable_by = ("created",)
@@ -115,10 +128,6 @@ class DeliveryAdmin(BigTable, ReadOnly, Admin):
             uuid = uuid_in(text.removeprefix("msg_"))
             queryset = queryset.filter(Q(message=uuid) | Q(job_id=uuid)) if uuid else queryset.none()
         return queryset, False
-
-    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """To send again; changing a delivery is nobody's."""
-        return bool(request.user.has_perm("jobs.change_delivery"))
 
     @admin.display(description="webhook-id")
     def id_sent(self, delivery: Delivery) -> str:
@@ -176,7 +185,8 @@ class DeliveryAdmin(BigTable, ReadOnly, Admin):
 
     @asking("Send again what failed", "replay", "Not to disabled webhooks.", permission="operate", form=OfTenantForm)
     def replay_failed(self, request: HttpRequest, form: Any) -> HttpResponse:
-        found = verbs.replay_failed(form.cleaned_data["since"], form.cleaned_data["tenant"])
+        given = form.cleaned_data
+        found = sum(verbs.replay_failed(given["since"], tenant) for tenant in given["tenant"])
         messages.success(request, replayed(found))
         return leave(request, reverse("admin:jobs_delivery_changelist"))
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
@@ -11,11 +12,12 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.admin import TabularInline
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, RadioFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RadioFilter
 from unfold.utils import display_for_label
 
 from accounts.admin.keys import KeyAdmin, KeyInline
-from accounts.admin.pages import Admin, Inline, Labels, ReadOnly
+from accounts.admin.pages import Admin, Inline, Labels, ReadOnly, RelatedFilter
+from accounts.admin.scope import OPERATORS_ONLY, VIEWER, Members, ScopedList
 from jobs.admin.counts import ALIVE, GONE, UNHEALTHY, Rows, load, with_health
 from jobs.admin.runpod import EndpointForm, RunpodInline
 from jobs.catalogue import classes_in
@@ -61,7 +63,7 @@ class GrantInline(Inline):
         return own.select_related("tenant", "endpoint").order_by("pk")
 
 
-class OverflowInline(TabularInline):  # type: ignore[misc]
+class OverflowInline(ScopedList, TabularInline):  # type: ignore[misc]
     """Where else its jobs may run."""
 
     model = Overflow
@@ -86,6 +88,7 @@ MODES: Labels = {"open": "success", "paused": "warning", "draining": "info", "cl
 
 @admin.register(Endpoint)
 class EndpointAdmin(LoadColumns, Admin):
+    open_to = Members("", view=None, choose=VIEWER)
     form = EndpointForm
     list_display = (
         "name",
@@ -114,6 +117,10 @@ class EndpointAdmin(LoadColumns, Admin):
         grants = Grant.all_tenants.filter(endpoint=OuterRef("pk"), overflow_of=None)
         counts = {"alive": Rows(alive), "grant_count": Rows(grants)}
         return super().get_queryset(request).annotate(**load("grant__endpoint"), **counts)
+
+    def of_tenants(self, rows: QuerySet[Any], tenants: list[UUID]) -> QuerySet[Any]:
+        """Those that they have grants for: to be chosen by their names, since the rest is the operator's."""
+        return rows.filter(pk__in=Grant.all_tenants.filter(tenant__in=tenants, overflow_of=None).values("endpoint"))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """The name is in the URLs of clients and workers."""
@@ -182,9 +189,10 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Grant)
 class GrantAdmin(LoadColumns, Admin):
+    open_to = Members("tenant")
     form = GrantForm
     list_display = ("tenant", "endpoint", "weight", "max_running", "price", "queued_jobs", "running_jobs", "created_at")
-    list_filter = (("tenant", AutocompleteSelectFilter), ("endpoint", AutocompleteSelectFilter))
+    list_filter = (("tenant", RelatedFilter), ("endpoint", RelatedFilter))
     list_select_related = ("tenant", "endpoint")
     search_fields = ("tenant__name", "endpoint__name")
     autocomplete_fields = ("tenant", "endpoint", "bucket")
@@ -203,9 +211,10 @@ class GrantAdmin(LoadColumns, Admin):
 
 @admin.register(WorkerKey)
 class WorkerKeyAdmin(KeyAdmin):
+    open_to = OPERATORS_ONLY
     owner = "endpoint"
     list_display = ("shown", "name", "endpoint", "state", "last_used_at", "expires_at", "created_at")
-    list_filter = (*KeyAdmin.list_filter, ("endpoint", AutocompleteSelectFilter))
+    list_filter = (*KeyAdmin.list_filter, ("endpoint", RelatedFilter))
     list_select_related = ("endpoint",)
     search_fields = ("prefix__startswith", "name", "endpoint__name")
     autocomplete_fields = ("endpoint",)
@@ -238,6 +247,7 @@ class HeldInline(ReadOnly, Inline):
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly, Admin):
+    open_to = OPERATORS_ONLY
     list_display = (
         "name",
         "endpoint",
@@ -249,7 +259,7 @@ class WorkerAdmin(ReadOnly, Admin):
         "first_seen_at",
         "unhealthy",
     )
-    list_filter = (Health, ("endpoint", AutocompleteSelectFilter))
+    list_filter = (Health, ("endpoint", RelatedFilter))
     list_select_related = ("endpoint",)
     search_fields = ("name__startswith", "version")
     search_help_text = "The beginning of its name, or its version"
@@ -294,8 +304,9 @@ class WorkerAdmin(ReadOnly, Admin):
 
 @admin.register(Catalogue)
 class CatalogueAdmin(ReadOnly, Admin):
+    open_to = OPERATORS_ONLY
     list_display = ("__str__", "endpoint", "its_workers", "created_at")
-    list_filter = (("endpoint", AutocompleteSelectFilter),)
+    list_filter = (("endpoint", RelatedFilter),)
     list_select_related = ("endpoint",)
     search_fields = ("sha256__startswith", "endpoint__name", "workers__name__startswith")
     fields = ("sha256", ("endpoint", "its_workers", "classes", "created_at"))

@@ -55,7 +55,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 def seen_by(request: HttpRequest) -> Tenants:
     """Whose jobs the user sees. None: all."""
-    return None if admin.site.get_model_admin(Job).has_view_permission(request) else []
+    pages: Any = admin.site.get_model_admin(Job)
+    return None if pages.operators_may(request, "view") else pages.tenants_where(request, "view")
 
 
 def home(tenants: Tenants, window: Window) -> dict[str, Any]:

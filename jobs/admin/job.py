@@ -12,12 +12,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesCheckboxFilter, RangeDateTimeFilter
+from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RangeDateTimeFilter
 from unfold.forms import BaseDialogForm
 from unfold.utils import parse_datetime_str
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from accounts.admin.pages import Admin, BigTable, OwnedFilter, ReadOnly, asking, change_url, leave, uuid_in
+from accounts.admin.pages import Admin, BigTable, ReadOnly, RelatedFilter, asking, change_url, leave, uuid_in
+from accounts.admin.scope import DEVELOPER, Members
 from accounts.errors import Refused, counted
 from jobs import again
 from jobs.admin.job_page import STATES, clock, job_page, label, unbroken
@@ -67,7 +68,7 @@ class Created(RangeDateTimeFilter):  # type: ignore[misc]
         return found and found.replace(tzinfo=UTC)
 
 
-class Place(AutocompleteSelectFilter):  # type: ignore[misc]
+class Place(RelatedFilter):
     """Where it waits, runs or ran last: another endpoint's workers, if it was moved."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,6 +93,7 @@ class Changes(BaseDialogForm):  # type: ignore[misc]
 
 @admin.register(Job)
 class JobAdmin(BigTable, ReadOnly, Admin):
+    open_to = Members("tenant", operate=DEVELOPER)
     list_display = (
         "public_id",
         "tenant",
@@ -105,10 +107,10 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     )
     list_filter = (
         ("state", ChoicesCheckboxFilter),
-        ("endpoint", AutocompleteSelectFilter),
+        ("endpoint", RelatedFilter),
         ("grant__endpoint", Place),
-        ("tenant", AutocompleteSelectFilter),
-        ("workflow", OwnedFilter),
+        ("tenant", RelatedFilter),
+        ("workflow", RelatedFilter),
         ("created_at", Created),
     )
     list_fullwidth = True
@@ -181,10 +183,6 @@ class JobAdmin(BigTable, ReadOnly, Admin):
     @admin.display(description="execution time-out")
     def timeout(self, job: Job) -> str:
         return duration(job.execution_timeout_ms)
-
-    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """To cancel and retry; changing a job is nobody's."""
-        return bool(request.user.has_perm("jobs.change_job"))
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Only what makes sense in the job's state; the verbs look again."""

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from unfold.admin import StackedInline
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from accounts.admin.scope import ScopedList
 from accounts.sealed import Sealed
 from jobs.models import Endpoint, RunpodEndpoint
 from jobs.models.runpod import api_key
@@ -33,7 +34,7 @@ class RunpodForm(forms.ModelForm):  # type: ignore[type-arg]
         return super().save(commit)
 
 
-class RunpodInline(StackedInline):  # type: ignore[misc]
+class RunpodInline(ScopedList, StackedInline):  # type: ignore[misc]
     model = RunpodEndpoint
     form = RunpodForm
     extra = 0

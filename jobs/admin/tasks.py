@@ -10,6 +10,7 @@ from django_q.admin import resubmit_task
 from django_q.models import Failure, OrmQ, Schedule, Success
 
 from accounts.admin.pages import Admin, ReadOnly
+from accounts.admin.scope import OPERATORS_ONLY
 from accounts.errors import counted
 
 for model in (Failure, OrmQ, Schedule, Success):
@@ -17,6 +18,7 @@ for model in (Failure, OrmQ, Schedule, Success):
 
 
 class EndedAdmin(ReadOnly, Admin):
+    open_to = OPERATORS_ONLY
     list_display: tuple[str, ...] = ("name", "func", "cluster", "args", "started", "stopped", "took")
     list_filter = ("func", "cluster")
     search_fields = ("name", "func", "id")
@@ -61,6 +63,7 @@ class FailureAdmin(EndedAdmin):
 
 @admin.register(OrmQ)
 class QueuedAdmin(ReadOnly, Admin):
+    open_to = OPERATORS_ONLY
     list_display = ("task_id", "name", "func", "args", "key", "lock")
     list_filter = ("key",)
     ordering = ("pk",)

@@ -1,5 +1,6 @@
 """Tenants, with all that is theirs. Here and not in accounts, since only jobs knows grants and buckets too."""
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.admin.keys import ApiKeyInline
 from accounts.admin.pages import Admin, asking, change_url, going, leave
+from accounts.admin.scope import Members
 from accounts.admin.users import MemberInline
 from accounts.models import ApiKey, Member, Tenant
 from jobs.admin.counts import Rows, load
@@ -29,13 +31,20 @@ from jobs.report import month_before
 from storage.admin import BucketInline
 from storage.models import Blob, Bucket
 
-ADDED = ("key", "grant", "member", "bucket", "webhook", "secret")
+ADDED: dict[str, type[Model]] = {
+    "key": ApiKey,
+    "grant": Grant,
+    "member": Member,
+    "bucket": Bucket,
+    "webhook": Webhook,
+    "secret": WebhookSecret,
+}
 MONTHLY = ("gpu_s_a_month", "cost_a_month", "max_stored_bytes")
 
 
-def adding(kind: type[Model], what: str) -> Any:
+def adding(kind: str, what: str) -> Any:
     """An action: the page that adds one of this kind, with the tenant filled in."""
-    opts = kind._meta
+    opts = ADDED[kind]._meta
 
     @going(what, "add")
     def add(self: Any, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -62,6 +71,7 @@ class SureForm(BaseDialogForm):  # type: ignore[misc]
 
 @admin.register(Tenant)
 class TenantAdmin(LoadColumns, Admin):
+    open_to = Members("pk")
     list_display = (
         "name",
         "members",
@@ -83,12 +93,22 @@ class TenantAdmin(LoadColumns, Admin):
         "delete_all",
     ]
     change_form_after_template = "jobs/usage_chart.html"
-    add_key = adding(ApiKey, "API key")
-    add_grant = adding(Grant, "Grant")
-    add_member = adding(Member, "Member")
-    add_bucket = adding(Bucket, "Bucket")
-    add_webhook = adding(Webhook, "Webhook")
-    add_secret = adding(WebhookSecret, "Webhook secret")
+    add_key = adding("key", "API key")
+    add_grant = adding("grant", "Grant")
+    add_member = adding("member", "Member")
+    add_bucket = adding("bucket", "Bucket")
+    add_webhook = adding("webhook", "Webhook")
+    add_secret = adding("secret", "Webhook secret")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """To add what the user may add for this tenant."""
+        pages = {f"add_{name}": self.admin_site.get_model_admin(kind) for name, kind in ADDED.items()}
+        not_his = {
+            name
+            for name, page in pages.items()
+            if not page.operators_may(request, "add") and UUID(str(object_id)) not in page.tenants_where(request, "add")
+        }
+        return [each for each in super().get_actions_detail(request, object_id) if each.path not in not_his]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A deleted tenant is only to be read."""
@@ -96,11 +116,17 @@ class TenantAdmin(LoadColumns, Admin):
 
     @going("This month", "download")
     def this_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return csv_file(today().replace(day=1), Tenant.objects.get(pk=object_id))
+        return self._csv_file(request, object_id, today().replace(day=1))
 
     @going("Last month", "download")
     def last_month(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return csv_file(month_before(today()), Tenant.objects.get(pk=object_id))
+        return self._csv_file(request, object_id, month_before(today()))
+
+    def _csv_file(self, request: HttpRequest, object_id: str, month: date) -> HttpResponse:
+        tenant = self.get_object(request, object_id)
+        if tenant is None:
+            return leave(request, reverse("admin:accounts_tenant_changelist"))
+        return csv_file(month, [tenant], tenant.name)
 
     @asking(
         "Delete all",

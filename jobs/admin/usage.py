@@ -2,16 +2,19 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, RangeDateFilter
+from unfold.contrib.filters.admin import RangeDateFilter
 
-from accounts.admin.pages import Admin, ReadOnly, going
+from accounts.admin.pages import Admin, ReadOnly, RelatedFilter, going
+from accounts.admin.scope import Members
 from accounts.models import Tenant
 from jobs.admin.shown import duration
 from jobs.models import Usage
@@ -27,10 +30,9 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def csv_file(month: date, tenant: Tenant | None = None) -> HttpResponse:
-    name = f"usage-{tenant.name + '-' if tenant else ''}{month:%Y-%m}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return HttpResponse(report(month, tenant), content_type="text/csv; charset=utf-8", headers=headers)
+def csv_file(month: date, tenants: Collection[Tenant | UUID] | None, name: str = "") -> HttpResponse:
+    headers = {"Content-Disposition": f'attachment; filename="usage-{name and name + "-"}{month:%Y-%m}.csv"'}
+    return HttpResponse(report(month, tenants), content_type="text/csv; charset=utf-8", headers=headers)
 
 
 def chart(usage: QuerySet[Usage]) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def _options(unit: str) -> dict[str, Any]:
 
 @admin.register(Usage)
 class UsageAdmin(ReadOnly, Admin):
+    open_to = Members("tenant")
     list_display = (
         "day",
         "tenant",
@@ -97,8 +100,8 @@ class UsageAdmin(ReadOnly, Admin):
         "lost",
     )
     list_filter = (
-        ("tenant", AutocompleteSelectFilter),
-        ("endpoint", AutocompleteSelectFilter),
+        ("tenant", RelatedFilter),
+        ("endpoint", RelatedFilter),
         ("day", RangeDateFilter),
     )
     list_fullwidth = True
@@ -116,11 +119,14 @@ class UsageAdmin(ReadOnly, Admin):
 
     @going("CSV of this month", "download")
     def this_month(self, request: HttpRequest) -> HttpResponse:
-        return csv_file(today().replace(day=1))
+        return csv_file(today().replace(day=1), self._tenants(request))
 
     @going("CSV of last month", "download")
     def last_month(self, request: HttpRequest) -> HttpResponse:
-        return csv_file(month_before(today()))
+        return csv_file(month_before(today()), self._tenants(request))
+
+    def _tenants(self, request: HttpRequest) -> list[UUID] | None:
+        return None if self.operators_may(request, "view") else self.tenants_where(request, "view")
 
     @admin.display(description="GPU time", ordering="gpu_ms")
     def gpu(self, usage: Usage) -> str:

@@ -23,7 +23,7 @@ def _watcher(cookies: Mapping[str, str]) -> tuple[HttpRequest, Any]:
     request.method, request.COOKIES = "GET", dict(cookies)
     for middleware in (SessionMiddleware, AuthenticationMiddleware):
         middleware(lambda _: HttpResponse()).process_request(request)
-    pages = admin.site.get_model_admin(Job)
+    pages: Any = admin.site.get_model_admin(Job)
     if not (admin.site.has_permission(request) and pages.has_view_permission(request)):
         raise Refused(403, "forbidden", "Log in to the admin as somebody who may see jobs.")
     return request, pages
@@ -40,8 +40,13 @@ def listed(cookies: Mapping[str, str], query: QueryDict) -> QuerySet[Job]:
     return found
 
 
-def check_watcher(cookies: Mapping[str, str], job: UUID) -> None:
-    """Raises Refused: 403 unless the cookies are of somebody who may see jobs in the admin, 404."""
-    _watcher(cookies)
-    if not Job.all_tenants.filter(pk=job).exists():
+def check_watcher(cookies: Mapping[str, str], job: UUID) -> UUID | None:
+    """The job's tenant if a member follows it, None for an operator. Raises Refused: 403 unless the cookies are of
+    somebody who may see jobs in the admin, 404 for a job that is not there or not his."""
+    request, pages = _watcher(cookies)
+    is_operator = pages.operators_may(request, "view")
+    own = {} if is_operator else {"tenant__in": pages.tenants_where(request, "view")}
+    tenant = Job.all_tenants.filter(pk=job, **own).values_list("tenant", flat=True).first()
+    if tenant is None:
         raise not_found(f"There is no job {job}.")
+    return None if is_operator else tenant

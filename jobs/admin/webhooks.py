@@ -10,7 +10,7 @@ from django.db.models import OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
+from unfold.contrib.filters.admin import RadioFilter
 from unfold.utils import display_for_label
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -18,7 +18,8 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from accounts.admin.pages import Admin, Inline, Labels, asking, change_url, going, leave, shown_once
+from accounts.admin.pages import Admin, Inline, Labels, RelatedFilter, asking, change_url, going, leave, shown_once
+from accounts.admin.scope import DEVELOPER, OWNER, Members
 from accounts.errors import Refused
 from jobs.admin.counts import Rows
 from jobs.admin.deliveries import SinceForm, replayed, sent_again
@@ -95,9 +96,10 @@ class Refusing:
 
 @admin.register(Webhook)
 class WebhookAdmin(Columns, Refusing, Admin):
+    open_to = Members("tenant", add=OWNER, change=OWNER, delete=OWNER, operate=DEVELOPER)
     form = WebhookForm
     list_display = ("receiver", "tenant", "state_label", "news", "waiting", "failing_since", "created_at")
-    list_filter = (State, ("tenant", AutocompleteSelectFilter))
+    list_filter = (State, ("tenant", RelatedFilter))
     list_select_related = ("tenant",)
     search_fields = ("id", "tenant__name", "url")
     autocomplete_fields = ("tenant",)
@@ -159,7 +161,7 @@ class WebhookAdmin(Columns, Refusing, Admin):
         found = super().get_actions_detail(request, object_id)
         return [each for each in found if not each.action_name.endswith(f"_{not_now}")]
 
-    @asking("Send a test", "send", "The receiver is sent a sample, once.", permission="change")
+    @asking("Send a test", "send", "The receiver is sent a sample, once.", permission="operate")
     def send_test(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
         webhook = self._webhook(request, object_id)
         if webhook is None:
@@ -173,7 +175,7 @@ class WebhookAdmin(Columns, Refusing, Admin):
         "Send again what failed",
         "replay",
         "Each keeps its webhook-id, and has a day of tries anew.",
-        permission="change",
+        permission="operate",
         form=SinceForm,
     )
     def replay_failed(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
@@ -244,9 +246,10 @@ class RollForm(forms.ModelForm):  # type: ignore[type-arg]
 class WebhookSecretAdmin(Refusing, Admin):
     """Made, which rolls the one before, and shown once; never changed, and deleted by the sweeper alone."""
 
+    open_to = Members("tenant", add=OWNER)
     form = RollForm
     list_display = ("__str__", "state_label", "created_at", "expires_at")
-    list_filter = (("tenant", AutocompleteSelectFilter),)
+    list_filter = (("tenant", RelatedFilter),)
     list_select_related = ("tenant",)
     search_fields = ("tenant__name",)
     autocomplete_fields = ("tenant",)

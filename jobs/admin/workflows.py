@@ -8,9 +8,10 @@ from django.contrib import admin, messages
 from django.db.models import OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import path, reverse
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
+from unfold.contrib.filters.admin import RadioFilter
 
-from accounts.admin.pages import Admin, Inline, OwnedFilter, asking, change_url, going, leave
+from accounts.admin.pages import Admin, Inline, RelatedFilter, asking, change_url, going, leave
+from accounts.admin.scope import DEVELOPER, OWNER, Members
 from accounts.errors import Refused
 from accounts.models import Tenant
 from jobs.admin.counts import Rows
@@ -67,8 +68,9 @@ class Saved(Admin):
 
 @admin.register(Workflow)
 class WorkflowAdmin(Saved):
+    open_to = Members("tenant", add=DEVELOPER, change=DEVELOPER, delete=OWNER)
     list_display = ("name", "title", "tenant", "current", "versions", "its_jobs", "archived_at", "created_at")
-    list_filter = (Archived, ("tenant", AutocompleteSelectFilter))
+    list_filter = (Archived, ("tenant", RelatedFilter))
     list_select_related = ("tenant",)
     search_fields = ("name", "title", "tenant__name")
     autocomplete_fields = ("tenant",)
@@ -155,9 +157,10 @@ class WorkflowAdmin(Saved):
 
 @admin.register(WorkflowVersion)
 class WorkflowVersionAdmin(Saved):
+    open_to = Members("tenant", add=DEVELOPER, operate=DEVELOPER)
     form = VersionForm
     list_display = ("__str__", "tenant", "note", "made_by", "created_at")
-    list_filter = (("workflow", OwnedFilter), ("tenant", AutocompleteSelectFilter))
+    list_filter = (("workflow", RelatedFilter), ("tenant", RelatedFilter))
     list_select_related = ("workflow", "tenant")
     search_fields = ("workflow__name", "tenant__name", "note")
     autocomplete_fields = ("workflow",)
@@ -173,10 +176,6 @@ class WorkflowVersionAdmin(Saved):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """To make it current."""
-        return bool(request.user.has_perm("jobs.change_workflow"))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:

@@ -1,5 +1,5 @@
 """A job's news as Server-Sent Events, from where its reader left off until the job ends: for its tenant at
-/api/v1/jobs/<id>/events, for operators beside the job's page in the admin."""
+/api/v1/jobs/<id>/events, for operators and members beside the job's page in the admin."""
 
 import asyncio
 import random
@@ -57,8 +57,8 @@ async def _events(request: Request) -> Response:
 
 async def watched(request: Request) -> Response:
     job: UUID = request.path_params["job"]
-    await verb(check_watcher, request.cookies, job)
-    return await _stream(request, job, OPERATORS)
+    tenant = await verb(check_watcher, request.cookies, job)
+    return await _stream(request, job, tenant or OPERATORS)
 
 
 async def _stream(request: Request, job: UUID, tenant: UUID) -> Response:

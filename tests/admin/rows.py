@@ -167,8 +167,8 @@ def no_rows(*prefixes: str) -> dict[str, object]:
     return {f"{prefix}-{name}_FORMS": 0 for prefix in prefixes for name in ("TOTAL", "INITIAL")}
 
 
-def newest(model: type[models.Model]) -> models.Model:
-    row = model._default_manager.order_by("-pk").first()
+def newest(model: type[models.Model], among: Any = None) -> models.Model:
+    row = (model._default_manager.order_by("-pk") if among is None else among).first()
     assert row is not None, f"Rows.add makes no {model._meta.label}"
     return row
 

@@ -10,12 +10,13 @@ from django.utils import timezone
 from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from accounts.models import ApiKey, User
+from accounts.models import ApiKey, Member, User
 from jobs.admin.usage import COLOURS, today
 from jobs.models import Delivery, Job, Usage, Webhook, WebhookSecret
 from jobs.states import State
 from tests.admin.chromium import NoChromium, launch
 from tests.admin.rows import Rows, list_url, page_url
+from tests.admin.walk import member
 from tests.cast import Client, Place, new_client, new_place, row
 
 PASSWORD = "an operator's password"
@@ -36,15 +37,19 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def page(chromium: Browser, web: Any, operator: User) -> Iterator[Page]:
     """Signed in. What the browser could not load or run fails the test at its end."""
-    operator.set_password(PASSWORD)
-    operator.save()
+    yield from signed_in(chromium, web, operator)
+
+
+def signed_in(chromium: Browser, web: Any, user: User) -> Iterator[Page]:
+    user.set_password(PASSWORD)
+    user.save()
     context = chromium.new_context(base_url=web.url, viewport={"width": 1440, "height": 900})
     made = context.new_page()
     faults: list[str] = []
     made.on("pageerror", lambda error: faults.append(str(error)))
     made.on("response", lambda response: faults.append(response.url) if response.status >= 400 else None)
     made.goto("/admin/")
-    made.fill("#id_username", operator.username)
+    made.fill("#id_username", user.username)
     made.fill("#id_password", PASSWORD)
     made.click("button[type=submit]")
     made.wait_for_url("/admin/")
@@ -169,3 +174,44 @@ def test_a_rolled_secret_is_shown_and_gone_with_the_page(page: Page, tmp_path: P
     look(page, "newest", tmp_path / "secrets.png")
     assert secret.startswith("whsec_")
     assert secret not in page.content()
+
+
+@pytest.fixture
+def members_page(chromium: Browser, web: Any, rows: Rows) -> Iterator[Page]:
+    yield from signed_in(chromium, web, member(rows.tenant, "owner"))
+
+
+def test_a_member_sees_his_tenant_alone(members_page: Page, tmp_path: Path, rows: Rows) -> None:
+    page, other = members_page, Rows()
+    other.add(1)
+    assert rows.job
+    assert other.job
+    page.click("text=Tenants")
+    page.click(f"text={rows.tenant.name}")
+    look(page, "Kept for", tmp_path / "tenant.png")
+    page.click(f"#nav-sidebar-apps a[href='{list_url(Job)}']")
+    look(page, rows.job.public_id, tmp_path / "jobs.png")
+    assert not page.is_visible(f"text={other.job.public_id}")
+    assert not page.is_visible("#nav-sidebar-apps >> text=Workers")
+    page.goto(page_url(other.job))
+    page.wait_for_url("/admin/")
+
+
+def test_who_is_invited_sets_a_password(members_page: Page, chromium: Browser, tmp_path: Path, rows: Rows) -> None:
+    page = members_page
+    page.goto(f"{list_url(Member)}add/")
+    page.fill("#id_name", "bob")
+    page.select_option("#id_role", "developer")
+    page.click("button[name=_save]")
+    look(page, "Copy the link now", tmp_path / "link.png")
+    with chromium.new_context() as context:
+        bob = context.new_page()
+        bob.goto(page.input_value("#key"))
+        for field in ("#id_new_password1", "#id_new_password2"):
+            bob.fill(field, PASSWORD)
+        look(bob, f"bob@{rows.tenant.name}", tmp_path / "password.png")
+        bob.click("button[type=submit]")
+        bob.fill("#id_username", f"bob@{rows.tenant.name}")
+        bob.fill("#id_password", PASSWORD)
+        bob.click("button[type=submit]")
+        bob.wait_for_selector("#nav-sidebar-apps >> text=Jobs")

@@ -130,7 +130,7 @@ def test_a_new_price_in_mid_month_changes_nothing_that_is_written(acme: Client) 
     Usage.all_tenants.filter(tenant=acme.tenant).update(day=month)  # earlier, unless this is the first
     second = priced(acme, "0.000333", 7_000)
     assert Usage.all_tenants.filter(tenant=acme.tenant).earliest("day").cost in (first, first + second)
-    (line,) = csv.DictReader(StringIO(report(month, acme.tenant)))
+    (line,) = csv.DictReader(StringIO(report(month, [acme.tenant])))
     assert Decimal(line["cost"]) == first + second
     assert Decimal(line["gpu_seconds"]) >= 11
 

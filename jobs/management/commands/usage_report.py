@@ -24,4 +24,4 @@ class Command(BaseCommand):
             tenant = tenant_named(options["tenant"]) if options["tenant"] else None
         except Refused as error:
             raise CommandError(error.error) from error
-        self.stdout.write(report(month, tenant, daily=options["daily"]), ending="")
+        self.stdout.write(report(month, [tenant] if tenant else None, daily=options["daily"]), ending="")
