@@ -12,7 +12,7 @@ import pytest
 
 from hearth.local.instance import ROOT
 
-EXAMPLES = int(os.environ.get("HEARTH_FUZZ_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("HEARTH_FUZZ_EXAMPLES", "12"))
 
 
 @pytest.mark.timeout(120 + 10 * EXAMPLES)
