@@ -10,6 +10,12 @@ from accounts import sql
 from accounts.errors import Refused, counted
 from accounts.keys import CLIENT, WORKER, GivenKey
 
+
+def address_of(request: Any) -> str | None:
+    """The client's, as django-axes asks for it: the connection's, which uvicorn has from a proxy that it trusts."""
+    return request.META.get("REMOTE_ADDR") or None
+
+
 API_KEY = """
   key AS (
     SELECT id, tenant_id, digest, endpoints, revoked_at IS NOT NULL AS revoked,

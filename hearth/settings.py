@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 
 from hearth.local.home import Home
+from hearth.sign_in import *  # noqa: F403
 from worker.wire import networks
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -72,6 +73,9 @@ _own_hosts = [urlsplit(HEARTH_URL).hostname or "*", "127.0.0.1", "localhost", "[
 ALLOWED_HOSTS = env.list("HEARTH_ALLOWED_HOSTS", default=_own_hosts)  # of the admin
 CSRF_TRUSTED_ORIGINS = [HEARTH_URL]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HEARTH_URL.startswith("https://")
+SECURE_HSTS_SECONDS = env.int("HEARTH_HSTS_DAYS", default=30) * 86400 if SESSION_COOKIE_SECURE else 0
+# The proxy redirects to https; whether other hosts of the domain have it, and preloading, are not Hearth's to say.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
 
 DATABASE_URL = HOME.database_url() if EMBEDDED else env.str("DATABASE_URL")
 DATABASE_DIRECT_URL = env.str("DATABASE_DIRECT_URL", default=DATABASE_URL)  # past PgBouncer: LISTEN, advisory locks
@@ -159,6 +163,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
     "django_q",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -175,6 +180,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "hearth.urls"
 TEMPLATES = [
@@ -259,6 +265,7 @@ UNFOLD = {
                     _page("API keys", "key", "accounts_apikey"),
                     _page("Members", "badge", "accounts_member"),
                     _page("Users", "person", "accounts_user"),
+                    _page("Failed logins", "lock_person", "axes_accessattempt"),
                 ],
             },
             {

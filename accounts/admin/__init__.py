@@ -1,5 +1,5 @@
-"""The operator's pages on users, members and API keys. Tenants are in jobs, which knows all that is theirs."""
+"""The operator's pages on users, members, logins and API keys. Tenants are in jobs, which knows all that is theirs."""
 
-from accounts.admin import keys, users
+from accounts.admin import keys, logins, users
 
-__all__ = ["keys", "users"]
+__all__ = ["keys", "logins", "users"]

@@ -1,9 +1,12 @@
+from collections.abc import Iterator
+
 import django
 import pytest
 
 django.setup()
 
 from django.test import Client as Browser  # noqa: E402
+from django.test import override_settings  # noqa: E402
 
 from accounts.models import User  # noqa: E402
 from tests.admin.rows import Rows  # noqa: E402
@@ -11,6 +14,13 @@ from tests.cast import unique  # noqa: E402
 from tests.stage import _database  # noqa: E402
 
 __all__ = ["_database"]
+
+
+@pytest.fixture
+def quick_passwords() -> Iterator[None]:
+    """For who signs in often, in the test's own process: Django's usual hash takes a second of a busy machine."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import orjson
+from axes.models import AccessAttempt
 from django.contrib import admin
 from django.db import models, transaction
 from django.test import Client as Browser
@@ -147,6 +148,9 @@ class Rows:
             Task.objects.create(
                 id=secrets.token_hex(16), name=self.name, success=success, result=result, cluster="fast", **ended
             )
+        AccessAttempt.objects.create(
+            username=self.name, ip_address="192.0.2.1", user_agent=unique("browser"), failures_since_start=1
+        )
         package = {"id": secrets.token_hex(16), "name": self.name, "func": "jobs.tasks.dispatch", "args": (1,)}
         OrmQ.objects.create(key="not-run-by-tests", payload=SignedPackage.dumps(package))
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import httpx
 import pytest
 from django.test import Client as Browser
 from django.utils import timezone
@@ -16,6 +17,7 @@ from tests.admin.rows import Rows, get, list_url, page_url
 from tests.admin.walk import GIVEN, member, signed_in
 from tests.cast import new_client, unique
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 PASSWORD = "a long and winding password"
 
 
@@ -213,11 +215,20 @@ def test_an_operator_names_any_user(browser: Browser, tenant: Tenant) -> None:
 
 
 def test_a_member_follows_his_tenants_jobs_alone(web: Any, rows: Rows) -> None:
-    import httpx
-
     browser = signed_in(member(rows.tenant, "viewer"))
     cookies = {name: cookie.value for name, cookie in browser.cookies.items()}
     theirs = new_client(rows.place, "globex").submit()
     with httpx.Client(base_url=web.url, cookies=cookies) as client:
         answers = [client.head(f"/admin/jobs/job/{job.uuid}/events") for job in (rows.submit(), theirs)]
     assert [answer.status_code for answer in answers] == [200, 404]
+
+
+def test_a_members_export_is_of_his_tenants_jobs(web: Any, rows: Rows) -> None:
+    theirs = new_client(rows.place, "globex").submit()
+    browser = signed_in(member(rows.tenant, "viewer"))
+    cookies = {name: cookie.value for name, cookie in browser.cookies.items()}
+    with httpx.Client(base_url=web.url, cookies=cookies) as client:
+        told = client.get("/admin/jobs/job/export").text
+    assert rows.job
+    assert str(rows.job.pk) in told
+    assert str(theirs.uuid) not in told

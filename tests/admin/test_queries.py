@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from axes.models import AccessAttempt
 from django.db import connection, models, transaction
 from django.test import Client as Browser
 from django.test.utils import CaptureQueriesContext
@@ -16,7 +17,7 @@ from tests.admin.rows import MODELS, Rows, get, list_url, page_url
 from tests.admin.walk import OF_A_TENANT, member, signed_in
 from tests.cast import unique
 
-BY_NAME = (Tenant, User, Endpoint, WorkerKey, Worker, Catalogue, Failure, Success)
+BY_NAME = (AccessAttempt, Tenant, User, Endpoint, WorkerKey, Worker, Catalogue, Failure, Success)
 MOST_OF_A_LIST, MOST_OF_A_PAGE = 8, 16
 
 

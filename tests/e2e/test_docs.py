@@ -92,7 +92,7 @@ def test_the_readmes_two_commands_are_targets_of_make() -> None:
 
 
 def test_the_settings_table_is_complete() -> None:
-    source = (ROOT / "hearth" / "settings.py").read_text()
+    source = "".join((ROOT / "hearth" / name).read_text() for name in ("settings.py", "sign_in.py"))
     read = set(re.findall(r'env\.\w+\(\s*"([A-Z0-9_]+)"', source)) | set(re.findall(r'secret\("([A-Z_]+)"\)', source))
     written = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs" / "settings.md").read_text()))
     assert read | {"HEARTH_HOME"} == written
