@@ -18,7 +18,7 @@ from django.utils import timezone
 from accounts import access, sql
 from accounts.errors import Refused, bad_request
 from accounts.keys import CLIENT, GivenKey
-from accounts.models import ApiKey
+from accounts.models import ApiKey, is_unused
 from accounts.sealed import SealBroken
 from jobs import absent, creation, limits
 from jobs.granted import RUN
@@ -161,7 +161,7 @@ def _key_for(job: Job) -> GivenKey:
     lives = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
     there = Q(endpoints=[]) | Q(endpoints__contains=[job.endpoint.name])
     good = ApiKey.all_tenants.filter(lives, there, tenant=job.tenant_id, revoked_at=None, scopes__contains=[RUN])
-    key = good.order_by(Case(When(pk=job.api_key_id or 0, then=0), default=1), "-pk").first()
+    key = good.exclude(is_unused()).order_by(Case(When(pk=job.api_key_id or 0, then=0), default=1), "-pk").first()
     if key is None:
         raise Refused(409, "no_key", "Its tenant has no API key that may run jobs there, in whose name it could be.")
     return GivenKey(kind=CLIENT, prefix=key.prefix, digest=bytes(key.digest))

@@ -11,8 +11,10 @@ from accounts import issuing
 from accounts.errors import Refused
 from accounts.keys import given_key
 from accounts.models import ApiKey, Tenant
+from jobs.again import by_operator as again_by_operator
+from jobs.models import Job
 from tests.api.v1 import V1
-from tests.wire.api import CALLS, Api, check_refusal
+from tests.wire.api import CALLS, Api, check_refusal, job_of
 
 
 @pytest.fixture
@@ -101,6 +103,16 @@ def test_it_is_none_of_those_that_there_may_be_so_many_of(acme: Api, v1: V1, mon
         issuing.issue(acme.client.tenant.pk, scopes=["read"])
     set_days(v1, 30)
     assert issuing.issue(acme.client.tenant.pk, scopes=["read"])
+
+
+def test_an_operator_runs_its_job_again_in_the_name_of_a_key_that_is_good(acme: Api, v1: V1) -> None:
+    set_days(v1, 30)
+    old = key_of(acme)
+    job = job_of(old.run())
+    then = timezone.now() - timedelta(days=31)
+    ApiKey.all_tenants.filter(prefix=prefix(old)).update(created_at=then, last_used_at=then)
+    again = again_by_operator(job.uuid, {})
+    assert Job.all_tenants.get(pk=again.uuid).api_key_id != Job.all_tenants.get(pk=job.uuid).api_key_id
 
 
 def test_who_has_not_the_key_itself_does_not_learn_it(acme: Api, v1: V1) -> None:
