@@ -29,6 +29,7 @@ from jobs.models.metadata import metadata_of
 from jobs.wire.bodies import json_object, parse_request, shown, split_object
 from jobs.wire.runpod import parse
 from jobs.wire.submission import BUCKET_FIELDS, Once, Submission
+from storage import assets
 
 FIELDS = ("input", "webhook", "policy", "metadata", "storage", "s3Config")
 
@@ -146,15 +147,25 @@ def _with_object(given: Any, change: Any) -> Any:
     return given
 
 
-def by_operator(job: UUID, changes: Mapping[str, Any]) -> JobId:
-    """In the name of the API key that submitted the job, or of another of its tenant's if that is not good any more; no
-    queue's limit keeps it out. Raises Refused."""
+def in_admin(job: UUID, changes: Mapping[str, Any]) -> JobId:
+    """In the name of the API key that submitted the job, or of another of its tenant's if that is not good any more.
+    Raises Refused."""
     row = Job.all_tenants.select_related("endpoint").get(pk=job)
     key, endpoint = _key_for(row), row.endpoint.name
     caller = limits.caller(key, endpoint, RUN)
-    if refusal := limits.terms(caller).refusal:
-        raise refusal.refused()
+    _check_limits(caller)
     return creation.create(key, endpoint, submission_of(job, changes, caller, endpoint, None)).job
+
+
+def _check_limits(caller: Caller) -> None:
+    """As the gate before the queue (wire/gate.py), counted anew. Raises Refused: 429, 503."""
+    terms = limits.terms(caller)
+    for refusal in (terms.refusal, *(limits.look(queue).refusal for queue in terms.queues)):
+        if refusal:
+            raise refusal.refused()
+    most = terms.max_stored_bytes
+    if most is not None and (stored := assets.stored_bytes(caller.tenant_id)) >= most:
+        raise limits.storage_full(terms.tenant, most, stored).refused()
 
 
 def _key_for(job: Job) -> GivenKey:

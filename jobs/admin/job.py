@@ -208,7 +208,7 @@ class JobAdmin(BigTable, ReadOnly, Admin):
         if job is None:
             return leave(request, reverse("admin:jobs_job_changelist"))
         try:
-            made = Job.all_tenants.get(pk=again.by_operator(job.pk, form.cleaned_data["changes"]).uuid)
+            made = Job.all_tenants.get(pk=again.in_admin(job.pk, form.cleaned_data["changes"]).uuid)
         except Refused as refused:
             messages.error(request, refused.error)
             return leave(request, change_url(job))

@@ -29,15 +29,15 @@ def _watcher(cookies: Mapping[str, str]) -> tuple[HttpRequest, Any]:
     return request, pages
 
 
-def listed(cookies: Mapping[str, str], query: QueryDict) -> QuerySet[Job]:
-    """What the list of jobs has with this query, on all its pages. Raises Refused: 400, 403."""
+def listed(cookies: Mapping[str, str], query: QueryDict) -> tuple[str, QuerySet[Job]]:
+    """Who it is, and what his list of jobs has with this query, on all its pages. Raises Refused: 400, 403."""
     request, pages = _watcher(cookies)
     request.GET = query  # type: ignore[assignment]
     try:
         found: QuerySet[Job] = pages.get_changelist_instance(request).queryset
     except (IncorrectLookupParameters, DisallowedModelAdminLookup) as error:
         raise bad_request("The list of jobs has no such filter.") from error
-    return found
+    return request.user.get_username(), found
 
 
 def check_watcher(cookies: Mapping[str, str], job: UUID) -> UUID | None:

@@ -33,15 +33,14 @@ from jobs.wire.rates import of_api
 
 log = logging.getLogger("hearth.web")
 PATH, ADMIN_PATH = "/api/v1/jobs/export", "/admin/jobs/job/export"
-OPERATORS = UUID(int=0)  # all of them, where exports are counted by tenant
-MOST_OF_TENANT, MOST = 4, 50  # at a time in one process, each with a page in memory
+MOST_OF_ONE, MOST = 4, 50  # of a tenant or a user of the admin, and of all, at a time in one process: each has a page
 SLICE_BYTES, PATIENCE_S = 64 * 1024, 60.0  # a reader takes so much in that time, or is given up
 AWAY_S, AWAY_TRIES = 1.0, 60  # while the database is away
 RETRY_S = 30
 END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 Read = Callable[[UUID | None], Page]
 
-_open: Counter[UUID] = Counter()  # exports, by tenant
+_open: Counter[str] = Counter()  # exports, by whose they are
 _reading = asyncio.Semaphore(max(1, settings.WEB_THREADS // 4))  # of web's threads, those that exports may use
 
 
@@ -50,13 +49,13 @@ async def exported(request: Request) -> Response:
     caller = await verb(holder, key, READ)
     query, form = _asked(request)
     search = await verb(_search, query)
-    return Export(request, caller.tenant_id, form, partial(export.of_tenant, key, search, form))
+    return Export(request, f"tenant {caller.tenant_id}", form, partial(export.of_tenant, key, search, form))
 
 
 async def listed_of_all(request: Request) -> Response:
     query, form = _asked(request)
-    jobs = await verb(listed, request.cookies, query)
-    return Export(request, OPERATORS, form, partial(export.page, jobs, form, of_all=True))
+    user, jobs = await verb(listed, request.cookies, query)
+    return Export(request, f"user {user}", form, partial(export.page, jobs, form, of_all=True))
 
 
 def _search(query: QueryDict) -> Search:
@@ -81,7 +80,7 @@ def _asked(request: Request) -> tuple[QueryDict, Format]:
 class Export(Response):
     """A file of pages. One that breaks off has no end, by which who reads it knows that it is not whole."""
 
-    def __init__(self, request: Request, whose: UUID, form: Format, read: Read) -> None:
+    def __init__(self, request: Request, whose: str, form: Format, read: Read) -> None:
         headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="jobs.{form}"'}
         headers |= {"X-Accel-Buffering": "no", "Content-Type": export.TYPES[form]}
         super().__init__(headers=headers)
@@ -138,12 +137,10 @@ async def _page(read: Read, after: UUID | None) -> Page:
 
 
 @contextmanager
-def _room(whose: UUID) -> Iterator[None]:
+def _room(whose: str) -> Iterator[None]:
     """Raises Refused: 429, 503."""
-    if _open[whose] >= MOST_OF_TENANT:
-        error = (
-            f"{MOST_OF_TENANT} exports of yours are on their way here, which is the limit: read one to its end first."
-        )
+    if _open[whose] >= MOST_OF_ONE:
+        error = f"{MOST_OF_ONE} exports of yours are on their way here, which is the limit: read one to its end first."
         raise Refused(429, "too_many_exports", error, retry_after_s=RETRY_S)
     if _open.total() >= MOST:
         raise Refused(503, "too_many_exports", "Too many exports are on their way. Try again.", retry_after_s=RETRY_S)

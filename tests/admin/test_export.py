@@ -15,6 +15,7 @@ from accounts.models import User
 from jobs.models import Job
 from jobs.states import State
 from tests.admin.rows import Rows, get, list_url
+from tests.admin.walk import member, signed_in
 from tests.cast import new_client, new_place, row, unique
 from tests.wire.api import check_refusal
 
@@ -70,3 +71,11 @@ def test_it_is_for_who_may_see_jobs(http: httpx.Client, rows: Rows) -> None:
     check_refusal(http.get(EXPORT, headers=cookie(browser)), 403, "forbidden")
     staff.user_permissions.add(Permission.objects.get(codename="view_job"))
     assert exported(http, browser, f"tenant__id__exact={rows.tenant.pk}")
+
+
+def test_a_member_gets_the_jobs_of_his_tenant_alone(http: httpx.Client, rows: Rows) -> None:
+    other, browser = Rows(), signed_in(member(rows.tenant, "viewer"))
+    other.add(1)
+    assert {each["tenant"] for each in exported(http, browser, "")} == {rows.tenant.name}
+    of_other = http.get(f"{EXPORT}?tenant__id__exact={other.tenant.pk}", headers=cookie(browser))
+    assert of_other.status_code == 400 or list(csv.DictReader(StringIO(of_other.text, newline=""))) == []

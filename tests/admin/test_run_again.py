@@ -8,10 +8,11 @@ from django.contrib.auth.models import Permission
 from django.test import Client as Browser
 from django.utils import timezone
 
-from accounts.models import ApiKey, User
+from accounts.models import ApiKey, Tenant, User
 from jobs.models import Endpoint, Job
 from tests.admin.rows import Rows, get, page_url
 from tests.admin.test_jobs import POST, button
+from tests.admin.walk import member, signed_in
 from tests.cast import unique
 
 
@@ -75,3 +76,18 @@ def test_who_may_only_look_may_not_run(rows: Rows) -> None:
     looker.force_login(staff)
     assert again(looker, job, {"s3Config": None}).status_code == 403
     assert made_of(job) == []
+
+
+def test_a_developer_runs_his_tenants_jobs_within_its_limits_and_no_other(rows: Rows) -> None:
+    job, theirs = rows.add_job(), Rows()
+    theirs.add(1)
+    assert theirs.job
+    developer, viewer = signed_in(member(rows.tenant, "developer")), signed_in(member(rows.tenant, "viewer"))
+    for browser, other in ((viewer, job), (developer, theirs.job)):
+        again(browser, other, {"s3Config": None})
+        assert made_of(other) == []
+    again(developer, job, {"s3Config": None})
+    assert len(made_of(job)) == 1
+    Tenant.objects.filter(pk=rows.tenant.pk).update(max_queued=1)
+    assert "1 queued job, which is its limit" in again(developer, job, {"s3Config": None}, True).content.decode()
+    assert len(made_of(job)) == 1

@@ -171,12 +171,12 @@ def test_readers_that_pause_hold_nothing_and_are_a_few_at_a_time(
 ) -> None:
     v1 = V1.of(http, many)
     with ExitStack() as stack:
-        paused = [stack.enter_context(ExitStack()) for _ in range(export.MOST_OF_TENANT)]
+        paused = [stack.enter_context(ExitStack()) for _ in range(export.MOST_OF_ONE)]
         kept = [reading(one, http.base_url, many.api_key) for one in paused]
         assert "4 exports" in v1.refused(429, "too_many_exports", "GET", "jobs/export")
         assert lines(stranger) == []
         until(lambda: sql.one(BUSY)[0] == 0, 60)
-        assert len(kept) == export.MOST_OF_TENANT
+        assert len(kept) == export.MOST_OF_ONE
         paused[0].close()  # hangs up
         until(lambda: v1.call("GET", "jobs/export", params={"until": "2020-01-01"}).status_code == 200, 60)
 
@@ -213,7 +213,7 @@ class Reads:
 
     async def export(self) -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
-        made = Export(Request(scope, self.receive, self.send), uuid7(), Format.JSONL, self)
+        made = Export(Request(scope, self.receive, self.send), "a tenant", Format.JSONL, self)
         await made(scope, self.receive, self.send)
 
     @property
