@@ -2,7 +2,7 @@
 # `make bench` measures (ARGS="run status --rounds 3" only some of it); `make chaos` kills every part while jobs run.
 # They need make and Python 3.11-3.13, and make .venv themselves.
 .DEFAULT_GOAL := help
-.PHONY: help up demo test bench chaos chain lint clean
+.PHONY: help up demo test bench chaos chain screenshots lint clean
 SHELL := /bin/sh
 RIGHT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
@@ -33,6 +33,10 @@ chaos: .venv/done
 # Two Hearths, of which one plays RunPod, with a faulty proxy between; both are killed. ARGS="--seed 7 --jobs 100"
 chain: .venv/done
 	@exec .venv/bin/python -m tests.chain $(ARGS)
+
+# The README's pictures of the admin, in docs/screenshots; needs chromium.
+screenshots: .venv/done
+	@exec .venv/bin/python -m tests.screenshots $(ARGS)
 
 lint: .venv/done
 	.venv/bin/ruff check .

@@ -54,7 +54,8 @@ ADD = f"""
 {INTO}
 SELECT tenant_id, endpoint_id, 'fresh', date_trunc('minute', transaction_timestamp(), 'UTC'),
        {", ".join(f"sum(ended) * (%(ended)s = '{name.upper()}')::int" for name in COUNTS[:-1])}, sum(gpu_ms),
-       {_each("count(*) FILTER (WHERE delay = {n} - 1)")}, {_each("count(*) FILTER (WHERE execution = {n} - 1)")}, 0, 0
+       {_each("count(*) FILTER (WHERE delay = {n} - 1)")}, {_each("count(*) FILTER (WHERE execution = {n} - 1)")},
+       NULL, NULL
   FROM (SELECT *, width_bucket(delay_ms, {_BOUNDS}) AS delay, width_bucket(execution_ms, {_BOUNDS}) AS execution
           FROM used) u
  GROUP BY tenant_id, endpoint_id ORDER BY tenant_id, endpoint_id
@@ -137,7 +138,7 @@ def note_load() -> int:
 
 @dataclass(frozen=True)
 class Sum:
-    """Figures of some time together."""
+    """Figures of some time together. queued, running: None where nobody looked."""
 
     completed: int = 0
     failed: int = 0
@@ -146,8 +147,8 @@ class Sum:
     gpu_ms: int = 0
     delays: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     executions: list[int] = field(default_factory=lambda: [0] * BUCKETS)
-    queued: int = 0
-    running: int = 0
+    queued: int | None = None
+    running: int | None = None
 
     @property
     def ended(self) -> int:
@@ -232,8 +233,9 @@ def course(window: Window, tenants: Sequence[UUID] | None) -> Course:
 def _sum(columns: Sequence[Any]) -> Sum:
     """Sums of bigint are numeric."""
     completed, failed, cancelled, timed_out, gpu_ms = map(int, columns[:5])
-    delays, executions, queued, running = columns[5:]
-    return Sum(completed, failed, cancelled, timed_out, gpu_ms, delays, executions, int(queued), int(running))
+    delays, executions, *loads = columns[5:]
+    queued, running = (None if load is None else int(load) for load in loads)
+    return Sum(completed, failed, cancelled, timed_out, gpu_ms, delays, executions, queued, running)
 
 
 # Of the spans that a window has rows of. Each end is in one row of its tenant's.

@@ -10,13 +10,41 @@ from typing import Any
 
 from django.utils.text import slugify
 
-NICE = (1, 2, 5, 10)
+from jobs.admin.shown import duration
+
+NICE = (1, 2, 4, 6, 8, 10)  # of each power of ten: the top of a grid whose middle is as round
+NICE_MS = tuple(1000 * n for n in (1, 2, 4, 10, 20, 40, 60, 120, 240, 600, 1200, 2400))
+NICE_MS += tuple(3_600_000 * n for n in (1, 2, 4, 8, 12, 24))
 GRID = (0.0, 0.5, 1.0)
 HEIGHT, TOP = 132, 14  # of the plot, in px
 LABELS = 6  # below it
+BESIDE = 14  # percent, for the labels of the grid
 
 Values = Sequence[float | None]
 Shown = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How values are written, and where a grid may end: the least of these, or above and below them of NICE."""
+
+    shown: Shown
+    tops: Sequence[int] = ()
+
+    def top(self, most: float) -> float:
+        if self.tops and self.tops[0] / 2 < most <= self.tops[-1]:
+            return next(top for top in self.tops if top >= most)
+        power = 1.0
+        while 10 * power < most:
+            power *= 10
+        return next((power * n for n in NICE if power * n >= most), power)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+NUMBERS, DURATIONS = Unit(_number), Unit(duration, NICE_MS)
 
 
 @dataclass(frozen=True)
@@ -29,23 +57,25 @@ class Series:
 
 
 def chart(
-    title: str, labels: Sequence[str], series: Sequence[Series], shown: Shown, *, stacked: bool = False
+    title: str, labels: Sequence[str], series: Sequence[Series], unit: Unit, *, stacked: bool = False
 ) -> dict[str, Any]:
-    """What jobs/chart.html shows. labels: of the steps; shown: how a value is written."""
-    top = _nice(max((total for total in _heights(series, stacked)), default=0))
+    """What jobs/chart.html shows. labels: of the steps."""
+    top, shown = unit.top(max(_heights(series, stacked), default=0)), unit.shown
     return {
         "id": slugify(title),
         "title": title,
         "steps": len(labels),
         "bars": _stacked(series, top) if stacked else [],
         "lines": [] if stacked else [_line(one, top) for one in series],
-        "grid": [{"y": _y(part), "text": shown(top * part), "text_y": _y(part) - 3} for part in GRID],
+        "grid": [{"y": _y(part), "text": shown(top * part), "text_y": _y(part) + 4} for part in GRID],
         "ticks": _ticks(labels),
         "hints": [{"x": n, "text": hint} for n, hint in enumerate(_hints(labels, series, shown))],
         "legend": [(one.kind, one.name) for one in series],
         "headers": ["Time (UTC)", *(one.name for one in series)],
         "rows": _rows(labels, series, shown),
         "height": HEIGHT + TOP + 22,
+        "beside": BESIDE,
+        "width": 100 - BESIDE,
         "ticks_y": HEIGHT + TOP + 16,
         "plot": HEIGHT,
         "top": TOP,
@@ -55,14 +85,6 @@ def chart(
 def _heights(series: Sequence[Series], stacked: bool) -> list[float]:
     columns = zip(*(one.values for one in series), strict=True)
     return [sum(v or 0 for v in column) if stacked else max(v or 0 for v in column) for column in columns]
-
-
-def _nice(most: float) -> float:
-    """The next of 1, 2, 5, 10, 20, …"""
-    power = 1.0
-    while 10 * power < most:
-        power *= 10
-    return next((power * n for n in NICE if power * n >= most), power)
 
 
 def _y(part: float) -> float:
@@ -96,7 +118,7 @@ def _line(one: Series, top: float) -> dict[str, Any]:
 def _ticks(labels: Sequence[str]) -> list[dict[str, Any]]:
     every = max(1, len(labels) // LABELS)
     return [
-        {"x": f"{100 * (n + 0.5) / len(labels):.2f}%", "text": label}
+        {"x": f"{BESIDE + (100 - BESIDE) * (n + 0.5) / len(labels):.2f}%", "text": label}
         for n, label in enumerate(labels)
         if n % every == every // 2
     ]

@@ -1,8 +1,7 @@
 """The admin's first page: is all well, at a glance, and what came of jobs in an hour, a day, a month."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +12,7 @@ from django.utils import timezone
 
 from jobs import figures, glance
 from jobs.admin import verdicts
-from jobs.admin.charts import Series, chart
+from jobs.admin.charts import DURATIONS, NUMBERS, Series, chart
 from jobs.admin.shown import duration
 from jobs.admin.verdicts import BAD, NEAR, OFF, OK, WARN, Verdict, ago, most
 from jobs.figures import Course, Sum, Window, quantile_ms
@@ -23,6 +22,8 @@ from jobs.models.webhook import address
 from jobs.states import State
 
 LABELS = {Window.HOUR: "%H:%M", Window.DAY: "%H:00", Window.MONTH: "%b %d"}
+ENDS = ("completed", "failed", "timed_out", "cancelled")
+LOADS = (("queued", "waited"), ("running", "ran"))  # and what colours them
 GPU_SHOWN = 10
 WORST = (BAD, WARN, OK, OFF)
 COLOURS = {OK: "success", WARN: "warning", BAD: "danger", OFF: ""}
@@ -73,7 +74,7 @@ def home(tenants: Tenants, window: Window) -> dict[str, Any]:
         "at": timezone.now(),
         "window": window.word,
         "windows": [each.word for each in Window],
-        "charts": _charts(course, window),
+        "charts": _charts(course, window, tenants is None),
         "gpu": _gpu(window) if tenants is None else [],
     }
 
@@ -183,55 +184,29 @@ def _gpu(window: Window) -> list[dict[str, Any]]:
     ]
 
 
-def _charts(course: Course, window: Window) -> list[dict[str, Any]]:
+def _charts(course: Course, window: Window, all_seen: bool) -> list[dict[str, Any]]:
     labels = [at.strftime(LABELS[window]) for at, _ in course.steps]
-    per = window.unit
-
-    def values(of: Callable[[Sum], float | None], unknown: float | None) -> list[float | None]:
-        return [unknown if each is None else of(each) for _, each in course.steps]
-
-    ended = [
-        Series(word, name, values(lambda each, name=name: getattr(each, name), 0))  # type: ignore[misc]
-        for name, word in (
-            ("completed", "completed"),
-            ("failed", "failed"),
-            ("timed_out", "timed out"),
-            ("cancelled", "cancelled"),
-        )
-    ]
+    sums = [each or Sum() for _, each in course.steps]
+    ended = [Series(name.replace("_", " "), name, [getattr(each, name) for each in sums]) for name in ENDS]
+    unknown = None if all_seen else 0  # a tenant with nothing to do has no rows
     load = [
-        Series(name, kind, _bridged(values(lambda each, name=name: getattr(each, name), None)))  # type: ignore[misc]
-        for name, kind in (("queued", "waited"), ("running", "ran"))
+        Series(name, kind, _bridged([unknown if (n := getattr(each, name)) is None else n for each in sums]))
+        for name, kind in LOADS
     ]
+    gpu = [Series("GPU time", "ran", [each.gpu_ms for each in sums])]
+    per = window.unit
     return [
-        chart(f"Jobs that ended, each {per}", labels, ended, _number, stacked=True),
-        chart("Most jobs queued and running", labels, load, _number),
-        chart("Delay", labels, _times(course, "delays"), _short),
-        chart("Execution time", labels, _times(course, "executions"), _short),
-        chart(
-            f"GPU time, each {per}",
-            labels,
-            [Series("GPU time", "ran", values(lambda x: x.gpu_ms, 0))],
-            _short,
-            stacked=True,
-        ),
+        chart(f"Jobs that ended, each {per}", labels, ended, NUMBERS, stacked=True),
+        chart("Most jobs queued and running", labels, load, NUMBERS),
+        chart("Delay", labels, _times(sums, "delays"), DURATIONS),
+        chart("Execution time", labels, _times(sums, "executions"), DURATIONS),
+        chart(f"GPU time, each {per}", labels, gpu, DURATIONS, stacked=True),
     ]
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
-
-
-def _short(ms: float) -> str:
-    return duration(ms)
-
-
-def _times(course: Course, name: str) -> list[Series]:
-    steps: list[tuple[datetime, Sum | None]] = course.steps
-    return [
-        Series(word, word, [None if each is None else quantile_ms(getattr(each, name), q) for _, each in steps])
-        for word, q in (("p50", 0.5), ("p95", 0.95))
-    ]
+def _times(sums: Sequence[Sum], name: str) -> list[Series]:
+    quantiles = (("p50", 0.5), ("p95", 0.95))
+    return [Series(word, word, [quantile_ms(getattr(each, name), q) for each in sums]) for word, q in quantiles]
 
 
 def _bridged(values: list[float | None]) -> list[float | None]:

@@ -36,8 +36,8 @@ class Figures(models.Model):
     gpu_ms = models.BigIntegerField(db_default=0, help_text="Billed, of attempts let go of.")
     delays = ArrayField(models.BigIntegerField(), help_text="Of ended jobs, how many in each bucket.")
     executions = ArrayField(models.BigIntegerField(), help_text="Likewise.")
-    queued = models.BigIntegerField(db_default=0, help_text="The most of all looks in this time.")
-    running = models.BigIntegerField(db_default=0, help_text="Likewise.")
+    queued = models.BigIntegerField(null=True, help_text="The most of all looks in this time. Empty: there was none.")
+    running = models.BigIntegerField(null=True, help_text="Likewise.")
 
     class Meta:
         constraints = [

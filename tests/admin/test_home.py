@@ -13,10 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts import sql
-from accounts.models import ApiKey, Tenant, User
+from accounts.models import ApiKey, Member, Tenant, User
 from jobs import figures, glance, news
 from jobs.admin import verdicts
-from jobs.admin.charts import Series, chart
+from jobs.admin.charts import DURATIONS, NUMBERS, Series, Unit, chart
 from jobs.admin.home import home
 from jobs.admin.verdicts import BAD, OFF, OK, WARN
 from jobs.figures import Window
@@ -291,6 +291,21 @@ def test_a_tenant_sees_what_is_his_and_nothing_else(acme: Client) -> None:
     assert not any(each["rows"] for each in nothing["charts"])
 
 
+def test_a_member_is_shown_his_tenants_page(acme: Client) -> None:
+    globex = new_client(new_place("raw"), "globex")
+    for client in (acme, globex):
+        wait(client, 5)
+    member, user = Browser(SERVER_NAME="localhost"), User.objects.create_user(unique("member"))
+    Member.all_tenants.create(tenant=acme.tenant, user=user, role=Member.Role.VIEWER)
+    member.force_login(user)
+    text = get(member, HOME)
+    assert acme.place.name in text
+    for hidden in ("globex", globex.place.name, 'id="workers"', 'id="processes"', "gpu-by-tenant"):
+        assert hidden not in text
+    queued = next(url for _, url in seen(acme, [acme.tenant.pk]).cells)
+    assert page_url(Job.all_tenants.get(tenant=acme.tenant)) in get(member, queued)
+
+
 def test_staff_without_rights_sees_no_numbers(acme: Client) -> None:
     wait(acme, 5)
     staff = Browser(SERVER_NAME="localhost")
@@ -300,17 +315,33 @@ def test_staff_without_rights_sees_no_numbers(acme: Client) -> None:
 
 def test_a_chart_is_drawn_to_scale_and_says_the_same_as_a_table() -> None:
     made = [Series("completed", "completed", [0, 4, 2]), Series("failed", "failed", [0, 4, 0])]
-    drawn = chart("Ends", ["a", "b", "c"], made, lambda n: f"{n:g}", stacked=True)
+    drawn = chart("Ends", ["a", "b", "c"], made, Unit("{:g}".format), stacked=True)
     bars = [(bar["kind"], bar["x"], float(bar["y"]), float(bar["height"])) for bar in drawn["bars"]]
-    assert bars == [("completed", "1.1", 60, 40), ("failed", "1.1", 20, 40), ("completed", "2.1", 80, 20)]
-    assert [line["text"] for line in drawn["grid"]] == ["0", "5", "10"]
+    assert bars == [("completed", "1.1", 50, 50), ("failed", "1.1", 0, 50), ("completed", "2.1", 75, 25)]
+    assert [line["text"] for line in drawn["grid"]] == ["0", "4", "8"]
     assert drawn["rows"] == [["b", "4", "4"], ["c", "2", "0"]]
     assert drawn["hints"][1]["text"] == "b: completed 4, failed 4"
 
 
+@pytest.mark.parametrize(
+    ("unit", "most", "top"),
+    [
+        (NUMBERS, 0, "1"),
+        (NUMBERS, 7, "8"),
+        (NUMBERS, 1_234, "2,000"),
+        (DURATIONS, 31, "40 ms"),
+        (DURATIONS, 700, "1.0 s"),
+        (DURATIONS, 61_000, "2 min 00 s"),
+        (DURATIONS, 10**8, "27 h 46 min"),
+    ],
+)
+def test_a_grid_ends_at_a_round_value(unit: Unit, most: float, top: str) -> None:
+    assert unit.shown(unit.top(most)).replace("\u00a0", " ") == top
+
+
 def test_a_line_has_a_gap_where_nothing_is_known() -> None:
     made = [Series("p50", "p50", [10, 20, None, 5, None])]
-    drawn = chart("Delay", list("abcde"), made, lambda n: f"{n:g}")
+    drawn = chart("Delay", list("abcde"), made, Unit("{:g}".format))
     assert drawn["lines"] == [{"kind": "p50", "pieces": ["0.5,50.000 1.5,0.000", "3.5,75.000 3.5,75.000"]}]
     assert drawn["hints"][2]["text"] == "c: nothing known"
 
