@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from accounts.keys import given_key
+from accounts.models import ApiKey
 from benchmarks.bench import Bench
 from benchmarks.load import Load, Plan, put_load, request
 from benchmarks.measure import Figure, Row, interleaved, ratios
@@ -19,6 +20,7 @@ from jobs import creation, news, uploads, workers
 from jobs.ids import AttemptId, JobId, public_id
 from jobs.wire.bodies import parse_request
 from jobs.wire.submission import parse_submission
+from jobs.workflows import stored
 from worker.wire import Asset, Upload
 
 BODY_BYTES = 5 * 1024
@@ -44,10 +46,12 @@ class Measured:
 
 
 def run(bench: Bench) -> Row:
-    """POST /run of a workflow of 5 KB, to an endpoint without workers; the tables are empty before each measure."""
+    """POST /run of a workflow of 5 KB, sent whole and by its name, to an endpoint without workers; the tables are empty
+    before each measure."""
     place = new_place(MANY_TENANTS)
     body = workflow_body()
     many = [request("POST", f"{place.path}/run", api_key, body) for api_key in place.api_keys]
+    named = [request("POST", f"{place.path}/run", place.api_keys[0], by_name(place))]
     bare = bench.kept(floor)
     with runpods_server(bench) as runpods:
         hearth = Target(port=bench.instance.port, pid=bench.instance.pids()["web"])
@@ -56,6 +60,7 @@ def run(bench: Bench) -> Row:
             {
                 "floor, 1 tenant": lambda: _run(bench, bare, many[:1]),
                 "Hearth, 1 tenant": lambda: _run(bench, hearth, many[:1]),
+                "Hearth, by name": lambda: _run(bench, hearth, named),
                 "floor, 50 tenants": lambda: _run(bench, bare, many),
                 "Hearth, 50 tenants": lambda: _run(bench, hearth, many),
                 "runpod's local server": lambda: _run(bench, runpods, [request("POST", "/run", "", body)]),
@@ -66,6 +71,7 @@ def run(bench: Bench) -> Row:
     over = [
         Figure(name="Hearth / floor, 1 tenant", unit="×", rounds=_over_floor(rates, "1 tenant")),
         Figure(name="Hearth / floor, 50 tenants", unit="×", rounds=_over_floor(rates, "50 tenants"), at_least=0.6),
+        Figure(name="by name / whole", unit="×", rounds=ratios(rates["Hearth, by name"], rates["Hearth, 1 tenant"])),
         Figure(name="Hearth / runpod's", unit="×", rounds=ratios(own, rates["runpod's local server"]), at_least=3.0),
     ]
     return Row(figures=[*_answers(found), *over], raw=_raw(found))
@@ -108,6 +114,18 @@ def workflow_body() -> bytes:
     graph["save"] = {"class_type": "SaveImage", "inputs": {"images": [last, 0], "filename_prefix": "bench"}}
     body = json.dumps({"input": {"workflow": graph}})
     return body.ljust(BODY_BYTES).encode()
+
+
+def by_name(place: Place) -> bytes:
+    """The same for the first tenant, which has stored it with two parameters."""
+    workflow = parse_request(workflow_body()).value("input")["workflow"]
+    parameters = [
+        {"name": "width", "type": "integer", "paths": ["2.inputs.width", "3.inputs.width"], "min": 16, "max": 2048},
+        {"name": "prefix", "type": "string", "paths": ["save.inputs.filename_prefix"], "max_length": 100},
+    ]
+    tenant = ApiKey.all_tenants.get(prefix=given_key(place.api_keys[0]).prefix).tenant_id
+    stored.create(tenant, "bench", workflow, parameters, "the benchmarks")
+    return json.dumps({"input": {"workflow": "bench", "params": {"width": 128, "prefix": "x"}}}).encode()
 
 
 @contextmanager
