@@ -171,6 +171,13 @@ class WorkflowVersionAdmin(Saved):
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).select_related("workflow", "tenant")
 
+    def get_field_queryset(self, db: Any, field: Any, request: HttpRequest) -> Any:
+        """Of workflows those to which the user may add a version, though he may see others."""
+        found = super().get_field_queryset(db, field, request)
+        if found is None or field.name != "workflow" or self.operators_may(request, "add"):
+            return found
+        return found.filter(tenant__in=self.tenants_where(request, "add"))
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
@@ -212,7 +219,7 @@ class WorkflowVersionAdmin(Saved):
             note=given["note"],
             current=given["make_current"],
         )
-        obj.pk, obj.number = made.pk, made.number
+        obj.pk, obj.number, obj.tenant_id = made.pk, made.number, made.tenant_id
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if version := kwargs.get("obj"):

@@ -9,11 +9,12 @@ from django.test import Client as Browser
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from accounts.models import User
+from accounts.models import Member, User
 from jobs.models import Job, Workflow, WorkflowVersion
 from jobs.workflows import stored
 from tests.admin.rows import get, list_url, no_rows, page_url
 from tests.admin.test_browser import chromium, look, page
+from tests.admin.walk import GIVEN, member, signed_in
 from tests.cast import Client, new_client, new_place, unique
 from tests.wire.api import Api, finish, until
 from tests.wire.conftest import http
@@ -109,6 +110,29 @@ def test_to_propose_needs_the_right_to_store_and_a_graph(browser: Browser, acme:
     assert len(browser.post(PROPOSE, given).json()["parameters"]) == 12
     assert browser.post(PROPOSE, {"graph": "{"}).json()["code"] == "invalid_workflow"
     assert browser.post(PROPOSE, given | {"tenant": "x", "workflow": "y"}).status_code == 200
+
+
+def test_a_member_stores_where_his_role_lets_him_and_nowhere_else(acme: Client) -> None:
+    globex = new_client(acme.place, "globex")
+    mine, theirs = (store(client.tenant, "small", SMALL, SIZES) for client in (acme, globex))
+    user = member(acme.tenant, "developer")
+    Member.all_tenants.create(tenant=globex.tenant, user=user, role="viewer")
+    browser = signed_in(user)
+    given = {"graph": json.dumps(SMALL), "parameters": "[]", "make_current": "on"}
+    for workflow in (mine, theirs):
+        browser.post(f"{list_url(WorkflowVersion)}add/", given | {"workflow": workflow.pk})
+        browser.post(f"{list_url(Workflow)}add/", given | {"tenant": workflow.tenant_id, "name": "new"})
+        about = {"name": "renamed", "title": "", "description": ""} | no_rows("versions")
+        browser.post(page_url(workflow), about)
+        first = WorkflowVersion.all_tenants.get(workflow=workflow, number=1)
+        browser.post(page_url(first).replace("change", "make_current"), GIVEN)
+    assert sorted(stored.of_tenant(acme.tenant.pk).values_list("name", "current")) == [("new", 1), ("renamed", 1)]
+    assert stored.of_workflow(mine).count() == 2
+    assert list(stored.of_tenant(globex.tenant.pk).values_list("name", "current")) == [("small", 1)]
+    assert stored.of_workflow(theirs).count() == 1
+    viewer = signed_in(member(acme.tenant, "viewer"))
+    assert "6.inputs.text" not in get(viewer, page_url(WorkflowVersion.all_tenants.get(workflow=mine, number=1)))
+    assert viewer.post(PROPOSE, given).status_code == 403
 
 
 def test_the_job_page_says_which_it_ran_and_with_what(browser: Browser, http: Any, acme: Client) -> None:
