@@ -34,7 +34,7 @@ from storage.outputs import signer
 from worker.kinds import content_type_of
 
 LIVES_S = (60, 10 * 365 * 24 * 3600)
-CONTENT_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
+CONTENT_TYPE = re.compile(r"^[\w.+-]{1,80}/[\w.+-]{1,80}(; ?[\w.+-]+=[\w.+-]+)*$", re.ASCII)
 NO_TYPE, FORM = "application/octet-stream", "application/x-www-form-urlencoded"
 IN_MEMORY_BYTES = CHUNK_BYTES = 1024**2
 
@@ -62,7 +62,7 @@ class Announced(About):
     name = serializers.CharField(max_length=300)
     bytes = serializers.IntegerField(min_value=0)
     sha256 = serializers.RegexField(
-        re.compile("[0-9a-f]{64}"), error_messages={"invalid": "64 hex digits, lower case."}
+        re.compile("^[0-9a-f]{64}$"), error_messages={"invalid": "64 hex digits, lower case."}
     )
 
 

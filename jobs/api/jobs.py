@@ -29,7 +29,7 @@ class Filters(serializers.Serializer):  # type: ignore[misc]
 
     status = serializers.CharField(required=False, help_text="One or several, with commas between.")
     endpoint = serializers.CharField(required=False, max_length=63)
-    key = serializers.RegexField("[0-9a-f]{12}", required=False, help_text="An API key's prefix.")
+    key = serializers.RegexField("^[0-9a-f]{12}$", required=False, help_text="An API key's prefix.")
     workflow = serializers.CharField(
         required=False, help_text="A stored workflow, `portrait`, or a version of it, `portrait@3`."
     )
@@ -82,7 +82,7 @@ def wanted(query: QueryDict) -> search.Search:
 
 
 class OneJob(APIView):  # type: ignore[misc]
-    @shapes.answers("A job with all that was kept of it", shapes.OneJob, query=OfOne, errors=(404, 410))
+    @shapes.answers("A job with all that was kept of it", shapes.OneJob, query=OfOne, errors=(400, 404, 410))
     def get(self, request: Request, job: str) -> Response:
         found = _found(request, job)
         return Response(search.told(request.user, found, with_input=checked(OfOne, request.query_params)["input"]))

@@ -149,11 +149,22 @@ PURGED = {
     "required": ["removed", "status"],
     "properties": {"removed": {"type": "integer"}, "status": {"type": "string"}},
 }
-EVENTS = {"type": "string", "description": "Server-Sent Events: state, queue, progress, preview, output, end."}
+EVENT = {
+    "type": "object",
+    "description": "One of the stream. Its data is JSON; docs/api.md has it by event.",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["state", "queue", "progress", "output", "preview", "end"]},
+        "id": {"type": "string"},
+        "data": {"type": "string"},
+    },
+}
 
 JOB = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
 ENDPOINT = {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}}
 ONCE = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
+PREVIEWS = {"name": "preview", "in": "query", "schema": {"type": "boolean", "default": True}}
+LAST_ID = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}, "description": "To go on from there."}
 WAIT = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 1000, "maximum": 300_000}}
 
 FORMAT = {"name": "format", "in": "query", "schema": {"type": "string", "enum": ["csv", "jsonl"], "default": "csv"}}
@@ -168,10 +179,10 @@ AGAIN_REFUSALS = (400, 404, 409, 410, 413, 422)
 
 # (method, path under /v2/{endpoint}, summary, parameters, whether a submission is sent, answer, further refusals)
 WIRE: list[tuple[str, str, str, list[dict[str, Any]], bool, dict[str, Any], tuple[int, ...]]] = [
-    ("post", "run", "Queue a job", [ONCE], True, _ref("Moved"), (400, 409, 413, 422)),
-    ("post", "runsync", "Queue a job and wait", [ONCE, WAIT], True, _ref("JobStatus"), (400, 409, 413, 422)),
+    ("post", "run", "Queue a job", [ONCE], True, _ref("Moved"), (400, 404, 409, 413, 422)),
+    ("post", "runsync", "Queue a job and wait", [ONCE, WAIT], True, _ref("JobStatus"), (400, 404, 409, 413, 422)),
     ("get", "status/{job}", "A job's state and result", [JOB], False, _ref("JobStatus"), (404, 410)),
-    ("get", "status-sync/{job}", "The same, once it has ended", [JOB, WAIT], False, _ref("JobStatus"), (404, 410)),
+    ("get", "status-sync/{job}", "The same, once it has ended", [JOB, WAIT], False, _ref("JobStatus"), (400, 404, 410)),
     ("get", "stream/{job}", "What it yielded since the last read", [JOB], False, STREAM, (404, 410)),
     ("post", "cancel/{job}", "End a job", [JOB], False, _ref("Moved"), (404, 410)),
     ("post", "retry/{job}", "Queue a job that failed again", [JOB], False, _ref("Moved"), (404, 409, 410)),
@@ -191,9 +202,10 @@ def with_wire(result: dict[str, Any], **_: Any) -> dict[str, Any]:
             body = {"schema": _ref("Submission"), "examples": SUBMISSIONS}
             operation["requestBody"] = {"required": True, "content": {"application/json": body}}
         result["paths"].setdefault(f"/v2/{{endpoint}}/{path}", {})[method] = operation
-    events = _operation("jobs_events", "A job's news as it happens", ["jobs"], EVENTS, (404, 410))
-    events["responses"]["200"]["content"] = {"text/event-stream": {"schema": EVENTS}}
-    result["paths"]["/api/v1/jobs/{job}/events"] = {"get": events | {"parameters": [JOB]}}
+    events = _operation("jobs_events", "A job's news as it happens", ["jobs"], EVENT, (400, 404, 410))
+    events["responses"]["200"]["content"] = {"text/event-stream": {"schema": EVENT}}
+    events["responses"]["204"] = {"description": "The job has ended, and all of it was told before `Last-Event-ID`."}
+    result["paths"]["/api/v1/jobs/{job}/events"] = {"get": events | {"parameters": [JOB, PREVIEWS, LAST_ID]}}
     result["paths"]["/api/v1/jobs/export"] = {"get": _export(result["paths"]["/api/v1/jobs"]["get"]["parameters"])}
     again = _operation("jobs_run_again", "Run a job's request again", ["jobs"], _ref("Moved"), AGAIN_REFUSALS)
     again |= {"parameters": [JOB, AT, ONCE], "requestBody": _json(_ref("Changes"))}

@@ -39,6 +39,15 @@ def test_a_month_that_is_none_is_refused(v1: V1, month: str) -> None:
     v1.refused(400, "bad_request", "GET", "usage", params={"month": month})
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"sha256": "0" * 65}, {"sha256": f"x{'0' * 64}"}, {"content_type": "image/png\nX-Amz-Acl: public-read"}]
+)
+def test_what_is_announced_has_its_form_as_a_whole(v1: V1, wrong: dict[str, str]) -> None:
+    about = {"name": "a.png", "bytes": 1, "sha256": "0" * 64} | wrong
+    said = v1.refused(400, "bad_request", "POST", "assets", json=about)
+    assert next(iter(wrong)) in said
+
+
 def test_words_of_a_request_that_no_utf_8_has_are_told_as_they_came(manager: V1) -> None:
     headers = {"Content-Type": "application/json"}
     said = manager.refused(400, "bad_request", "POST", "keys", content=b'{"scopes": ["\\ud800"]}', headers=headers)

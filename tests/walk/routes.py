@@ -21,12 +21,11 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 @dataclass(frozen=True)
 class Walked:
-    """A route: `path` with its parameters as `{name}`, and the methods that it answers, HEAD and OPTIONS left out.
-    `name`: Django's, "" if it has none."""
+    """A route: `path` with its parameters as `{name}`, and the methods that it answers, HEAD and OPTIONS left out."""
 
     path: str
     methods: tuple[str, ...]
-    name: str = ""
+    is_django: bool = False
 
     @property
     def parameters(self) -> list[str]:
@@ -71,7 +70,7 @@ def _of_django(patterns: Sequence[URLPattern | URLResolver], prefix: str) -> Ite
         if isinstance(one, URLResolver):
             yield from _of_django(one.url_patterns, path)
         else:
-            yield Walked(path, _answered(_methods_of(one.callback)), one.name or "")
+            yield Walked(path, _answered(_methods_of(one.callback)), is_django=True)
 
 
 def _methods_of(view: Any) -> set[str]:

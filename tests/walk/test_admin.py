@@ -14,7 +14,8 @@ from tests.cast import unique
 from tests.walk.routes import Walked, every_route
 from tests.walk.rows import difference, written
 
-PAGES = [route for route in every_route() if route.path.startswith("/admin/") and not route.path.endswith("/events")]
+ROUTES = [route for route in every_route() if route.path.startswith("/admin/")]
+PAGES = [route for route in ROUTES if route.is_django]
 LOGIN, LOGOUT = "/admin/login/", "/admin/logout/"
 SET_PASSWORD = "/admin/set-password/"  # for who has a link
 ROW = {"object_id", "id"}
@@ -65,7 +66,7 @@ def test_every_page_leads_to_the_login(rows: Rows, urls: dict[str, Walked], who:
 
 
 def test_streams_beside_the_admins_pages_are_for_who_is_signed_in(rows: Rows, http: httpx.Client) -> None:
-    streams = [route for route in every_route() if route.path.startswith("/admin/") and route not in PAGES]
+    streams = [route for route in ROUTES if not route.is_django]
     assert streams
     assert rows.job
     for stream in streams:
