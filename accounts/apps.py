@@ -5,6 +5,7 @@ from django.core.checks import Tags, register
 
 class AccountsConfig(AppConfig):
     name = "accounts"
+    default = True
 
     def ready(self) -> None:
         from accounts.rotation import check_seal_keys
@@ -16,3 +17,4 @@ class AdminConfig(SimpleAdminConfig):
     """Django's admin, without looking for pages: hearth/urls.py does, in web alone."""
 
     default_site = "accounts.site.Site"
+    default = False

@@ -14,8 +14,10 @@ from django.db.models.functions import Coalesce, Now
 from django.db.models.lookups import LessThanOrEqual
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django_otp.models import Device, ThrottlingMixin
 
 from accounts.keys import CLIENT, new_key
+from accounts.sealed import SealedField
 
 uuid7 = uuid_utils.compat.uuid7
 slug = RegexValidator(r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z", "1–63 of a–z, 0–9 and - (not at the ends).")
@@ -83,8 +85,12 @@ class Tenant(Limited):
 NOT_DELETED = {"deleted_at": None}  # of whom something new may be
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]
     """A person who signs in to the admin: the operator's staff, or a tenant's member."""
+
+    second_factor = models.OneToOneField(
+        "SecondFactor", models.SET_NULL, null=True, editable=False, related_name="+", help_text="Asked for at logins."
+    )
 
     @cached_property
     def roles(self) -> dict[UUID, str]:
@@ -95,6 +101,26 @@ class User(AbstractUser):
     def tenants(self, least: str | None) -> list[UUID]:
         """In which the user has this role, or one that may more."""
         return [tenant for tenant, role in self.roles.items() if least and Member.RANK[role] >= Member.RANK[least]]
+
+
+class SecondFactor(ThrottlingMixin, Device):  # type: ignore[misc]
+    """A user's authenticator app (RFC 6238: six digits, 30 s) and recovery codes. It counts once the user names it."""
+
+    key = SealedField(help_text="Base32.")
+    last_t = models.BigIntegerField(default=-1, help_text="The time step of the last code: none is good twice.")
+    recovery = ArrayField(models.BinaryField(), default=list, help_text="SHA-256 of each code that was not used.")
+    created_at = models.DateTimeField(db_default=Now())
+
+    throttling_failure_count: int
+    MOST_FAILURES = 10  # that make the pause longer: then it is 512 s
+
+    def get_throttle_factor(self) -> int:
+        return 1
+
+    def throttle_increment(self, commit: bool = True) -> None:
+        super().throttle_increment(commit=False)
+        self.throttling_failure_count = min(self.throttling_failure_count, self.MOST_FAILURES)
+        self.save()
 
 
 class TenantForgotten(TypeError):

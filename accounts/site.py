@@ -3,41 +3,22 @@
 import time
 from typing import Any
 
+import segno
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.admin import site
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
-from django.contrib.auth.forms import AuthenticationForm
-from django.contrib.auth.forms import SetPasswordForm as DjangoSetPasswordForm
 from django.contrib.auth.models import AnonymousUser
-from django.contrib.auth.views import PasswordResetConfirmView
+from django.contrib.auth.views import PasswordResetConfirmView, redirect_to_login
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import Resolver404, path, resolve, reverse
-from unfold.forms import AuthenticationForm as UnfoldAuthenticationForm
+from django.utils.safestring import mark_safe
 from unfold.sites import UnfoldAdminSite
-from unfold.widgets import BASE_INPUT_CLASSES
 
+from accounts import second_factor
 from accounts.membership import set_password
-
-
-def may_come_in(user: Any) -> bool:
-    """The operator's staff, and members of a tenant that is not deleted."""
-    return bool(user.is_active and (user.is_staff or user.roles))
-
-
-class LoginForm(UnfoldAuthenticationForm):  # type: ignore[misc]
-    def confirm_login_allowed(self, user: Any) -> None:
-        """Whoever may not come in is told what a wrong password is told."""
-        AuthenticationForm.confirm_login_allowed(self, user)
-        if not may_come_in(user):
-            raise self.get_invalid_login_error()
-
-
-class SetPasswordForm(DjangoSetPasswordForm):  # type: ignore[type-arg]
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for field in self.fields.values():
-            field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
+from accounts.sign_in import CodeForm, LoginForm, OffForm, SetPasswordForm, may_come_in
 
 
 class Autocomplete(AutocompleteJsonView):
@@ -48,14 +29,27 @@ class Autocomplete(AutocompleteJsonView):
 
 
 BEGAN, SEEN = "began", "seen"  # of a session: Unix seconds
+FACTOR = "second_factor"  # of a session: which one its user gave a code of
 SEEN_EVERY_S = 60
 
 
 class Site(UnfoldAdminSite):  # type: ignore[misc]
     login_form = LoginForm
 
+    login_template = "accounts/login.html"
+
     def has_permission(self, request: HttpRequest) -> bool:
-        return may_come_in(request.user) and self._is_young(request)
+        return self._is_let_in(request) and not self._must_enrol(request)
+
+    def _is_let_in(self, request: HttpRequest) -> bool:
+        user: Any = request.user
+        if not may_come_in(user) or user.second_factor_id not in (None, request.session.get(FACTOR)):
+            return False
+        return self._is_young(request)
+
+    def _must_enrol(self, request: HttpRequest) -> bool:
+        user: Any = request.user
+        return settings.SECOND_FACTOR_FOR_STAFF and user.is_staff and user.second_factor_id is None
 
     def _is_young(self, request: HttpRequest) -> bool:
         """A session ends some days after its login, and some hours after it was used last."""
@@ -70,17 +64,45 @@ class Site(UnfoldAdminSite):  # type: ignore[misc]
         return True
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.method == "GET" and self._is_let_in(request) and self._must_enrol(request):
+            return redirect("admin:second_factor")
         answer: HttpResponse = super().login(request, extra_context)
-        if request.method == "POST" and request.user.is_authenticated:
-            request.session[BEGAN] = int(time.time())
+        user: Any = request.user
+        if request.method == "POST" and user.is_authenticated and answer.status_code == 302:
+            request.session.update({BEGAN: int(time.time()), FACTOR: user.second_factor_id})
         return answer
+
+    def second_factor(self, request: HttpRequest) -> HttpResponse:
+        """The user's own: he enrols by the code of his app, and later has new recovery codes or turns it off."""
+        user: Any = request.user
+        if not self._is_let_in(request):
+            return redirect_to_login(request.get_full_path(), reverse("admin:login"))
+        context = self.each_context(request) | {"title": "Second factor"}
+        kind = OffForm if user.second_factor_id else CodeForm
+        form = kind(request, request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            if form.codes:
+                request.session[FACTOR] = user.second_factor_id
+                return _private(request, "accounts/recovery_codes.html", context | {"codes": form.codes})
+            messages.success(request, "The second factor is off.")
+            return redirect("admin:second_factor")
+        context |= {"form": form, "factor": user.second_factor}
+        if not user.second_factor_id:
+            factor = second_factor.begin(user)
+            url = second_factor.key_url(factor)
+            picture = segno.make(url, error="m").svg_inline(scale=5, border=2, light="white")
+            context |= {"picture": mark_safe(picture), "key": factor.key.unseal()}
+        return _private(request, "accounts/second_factor.html", context)
 
     def autocomplete_view(self, request: HttpRequest) -> HttpResponse:
         return Autocomplete.as_view(admin_site=self)(request)  # type: ignore[return-value]
 
     def get_urls(self) -> list[Any]:
-        page = path("set-password/<uidb64>/<token>/", self.set_password, name="set_password")
-        return [page, *super().get_urls()]
+        pages = [
+            path("set-password/<uidb64>/<token>/", self.set_password, name="set_password"),
+            path("second-factor/", self.second_factor, name="second_factor"),
+        ]
+        return [*pages, *super().get_urls()]
 
     def set_password(self, request: HttpRequest, uidb64: str, token: str) -> HttpResponse:
         """For whoever has the link (accounts.membership)."""
@@ -106,6 +128,13 @@ class Site(UnfoldAdminSite):  # type: ignore[misc]
         except Resolver404:  # it leads out of here
             return True
         return page is None or page.has_view_or_change_permission(request)
+
+
+def _private(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    """What is on it is for nobody's cache."""
+    answer = render(request, template, context)
+    answer["Cache-Control"] = "no-store"
+    return answer
 
 
 def locked_out(request: HttpRequest, answer: HttpResponse, credentials: dict[str, Any] | None) -> HttpResponse:

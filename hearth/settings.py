@@ -242,6 +242,12 @@ UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": FAVICON}],
     "SITE_URL": None,  # there is no site beside the admin
     "DASHBOARD_CALLBACK": "jobs.admin.home.dashboard",
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+            {"title": "Second factor", "link": reverse_lazy("admin:second_factor")},
+        ]
+    },
     "SIDEBAR": {
         "navigation": [
             {

@@ -23,6 +23,8 @@ AXES_VERBOSE = False
 LOGIN_REDIRECT_URL = "/admin/"
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 
+SECOND_FACTOR_FOR_STAFF = env.bool("HEARTH_SECOND_FACTOR_FOR_STAFF", default=False)
+
 SESSION_COOKIE_AGE = env.int("HEARTH_SESSION_IDLE_HOURS", default=12) * 3600  # since it was used last
 SESSION_LIFE_S = env.int("HEARTH_SESSION_DAYS", default=7) * 86400  # since the login
 SESSION_COOKIE_HTTPONLY = True

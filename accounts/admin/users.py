@@ -12,8 +12,8 @@ from django.urls import reverse
 from unfold.forms import AdminPasswordChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts import membership
-from accounts.admin.pages import Admin, Inline, RelatedFilter, change_url, going, leave, shown_once
+from accounts import membership, second_factor
+from accounts.admin.pages import Admin, Inline, RelatedFilter, asking, change_url, going, leave, shown_once
 from accounts.admin.scope import OPERATORS_ONLY, OWNER, Members
 from accounts.errors import Refused
 from accounts.models import Member, User
@@ -24,7 +24,7 @@ class UserAdmin(DjangoUserAdmin, Admin):  # type: ignore[type-arg, misc]
     open_to = OPERATORS_ONLY
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
-    list_display = ("username", "email", "is_active", "is_superuser", "tenants", "last_login")
+    list_display = ("username", "email", "is_active", "is_superuser", "has_second_factor", "tenants", "last_login")
     list_filter = ("is_active", "is_superuser")
     search_fields = ("username", "email")
     ordering = ("username",)
@@ -35,7 +35,7 @@ class UserAdmin(DjangoUserAdmin, Admin):  # type: ignore[type-arg, misc]
     )
     readonly_fields = ("last_login", "date_joined")
     filter_horizontal = ()
-    actions_detail = ["set_password"]
+    actions_detail = ["set_password", "factor_off"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("memberships__tenant")
@@ -43,6 +43,31 @@ class UserAdmin(DjangoUserAdmin, Admin):  # type: ignore[type-arg, misc]
     @going("Set a password", "key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return HttpResponseRedirect(reverse("admin:auth_user_password_change", args=[object_id]))
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        user = self.get_object(request, str(object_id))
+        found = super().get_actions_detail(request, object_id)
+        return found if user and user.second_factor_id else [each for each in found if each.path != "factor_off"]
+
+    @asking(
+        "Second factor off",
+        "phonelink_erase",
+        "For who has lost phone and recovery codes. Make sure that it is the user who asks.",
+        permission="change",
+        danger=True,
+    )
+    def factor_off(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        user = self.get_object(request, object_id)
+        if user is None:
+            return leave(request, reverse("admin:accounts_user_changelist"))
+        second_factor.turn_off(user)
+        self.log_change(request, user, "Turned the second factor off.")
+        messages.success(request, f"{user} signs in by password alone.")
+        return leave(request, change_url(user))
+
+    @admin.display(description="second factor", boolean=True)
+    def has_second_factor(self, user: User) -> bool:
+        return user.second_factor_id is not None
 
     @admin.display(description="tenants")
     def tenants(self, user: User) -> str:

@@ -13,9 +13,10 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from accounts import rotation, sql
-from accounts.models import Tenant
+from accounts.models import Tenant, User
 from accounts.rotation import keys_fault, reseal_all, sealed_fields
 from accounts.sealed import SealBroken, Sealed, SealedField
+from accounts.second_factor import begin
 from hearth.local.instance import ROOT
 from jobs.models import Payload, RunpodEndpoint
 from jobs.webhooks.register import roll_secret
@@ -84,6 +85,7 @@ def one_in_each_column() -> dict[str, str]:
     elsewhere = new_place().endpoint
     RunpodEndpoint.objects.create(endpoint=elsewhere, remote_id="there", api_key=Sealed.seal("rpa_KEY"))
     webhook = roll_secret(acme.tenant)
+    factor = begin(User.objects.create_user(unique("user")))
     held = Payload.objects.get(job_id=job.uuid).request_bucket
     assert (secret_of(bucket).unseal(), "request's own" in held.unseal()) == ("s3cret", True)
     return {
@@ -91,6 +93,7 @@ def one_in_each_column() -> dict[str, str]:
         REQUEST_COLUMN: held.unseal(),
         "jobs.RunpodEndpoint.api_key": "rpa_KEY",
         "jobs.WebhookSecret.secret": webhook,
+        "accounts.SecondFactor.key": factor.key.unseal(),
     }
 
 

@@ -7,11 +7,12 @@ from django.apps import apps
 from django.db import models
 from django.db.models.expressions import RawSQL
 
-from accounts.models import RateWindow, Tenant, User
+from accounts.models import RateWindow, SecondFactor, Tenant, User
 from jobs.models import Endpoint, WebProcess
 
 APPS = ("accounts", "storage", "jobs")
-OF_NOBODY: set[type[models.Model]] = {User, RateWindow, WebProcess}  # a person, requests counted, a process
+# A person, what he signs in by, requests counted, a process.
+OF_NOBODY: set[type[models.Model]] = {User, SecondFactor, RateWindow, WebProcess}
 
 
 def models_of_hearth() -> list[type[models.Model]]:
