@@ -224,6 +224,7 @@ def test_a_key_of_other_endpoints_neither_runs_it_nor_sees_what_was_made_of_it(a
         v1.by(f"Bearer {acme.client.new_key(endpoints=[name])}") for name in (there.name, acme.endpoint)
     )
     only_there.refused(404, "not_found", "POST", f"jobs/{job}/run-again")
+    only_there.refused(404, "not_found", "POST", f"jobs/{job}/run-again", params={"endpoint": there.name})
     only_here.refused(404, "not_found", "POST", f"jobs/{job}/run-again", params={"endpoint": there.name})
     assert (told(only_here, job)["run_again_as"], told(v1, job)["run_again_as"]) == ([], [new])
 
