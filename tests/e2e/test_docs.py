@@ -80,7 +80,8 @@ def test_the_operators_commands_run(up: Instance, folder: Path) -> None:
     with Receiver() as receiver:
         for shell in blocks("docs/operations.md", "bash"):
             command = shell.replace("https://hooks.example.com/hearth", receiver.url)
-            assert run(folder, up, ["bash", "-euo", "pipefail", "-c", command])
+            said = run(folder, up, ["bash", "-euo", "pipefail", "-c", command])
+            assert said or command.endswith(" clearsessions\n")  # which says nothing
     assert [got.headers["hearth-event"] for got in receiver.got] == ["test"]
 
 
