@@ -24,7 +24,8 @@ from hearth.local.process import Child, Part, stop
 
 TESTS = Path(__file__).parent
 WITHOUT_PARTS = tuple(
-    str(TESTS / name) for name in ("local", "worker", "standin", "graph", "golden", "benchmarks", "chaos", "chain")
+    str(TESTS / name)
+    for name in ("local", "worker", "standin", "graph", "golden", "docs", "benchmarks", "chaos", "chain")
 )
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CONTROLS = "HEARTH_TEST_HOME" not in os.environ
