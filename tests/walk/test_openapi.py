@@ -1,6 +1,6 @@
 """All that the OpenAPI document tells of, held to it by requests that Schemathesis makes (fuzz.py).
 
-HEARTH_FUZZ_EXAMPLES=500 makes it as long as one likes.
+FUZZ_EXAMPLES=500 makes it as long as one likes.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from hearth.local.instance import ROOT
 
-EXAMPLES = int(os.environ.get("HEARTH_FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))
 
 
 @pytest.mark.timeout(120 + 10 * EXAMPLES)
