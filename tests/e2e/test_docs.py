@@ -23,6 +23,7 @@ from tests.runpod import cloud as clouds
 from tests.webhooks.receiver import Receiver
 
 IN_DOCKER = "docker compose run --rm web python "
+ASKS_NOTHING = {"createsuperuser": "--no-input", "delete_tenant hooli": "--yes"}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,9 @@ class Operator:
 
     def runs(self, command: str) -> str:
         known = command.replace("https://hooks.example.com/hearth", self.receiver.url)
-        return shell(self.folder, self.up, known.replace("createsuperuser", "createsuperuser --no-input"), **self.env)
+        for asks in ("createsuperuser", "delete_tenant hooli"):
+            known = known.replace(asks, f"{asks} {ASKS_NOTHING[asks]}")
+        return shell(self.folder, self.up, known, **self.env)
 
     def jobs(self, url: str) -> list[Any]:
         with psycopg.connect(url) as session:
