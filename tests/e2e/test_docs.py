@@ -130,6 +130,7 @@ def test_the_operators_commands_run(up: Instance, folder: Path) -> None:
         operator = Operator(up, folder, receiver)
         for command in blocks("docs/operations.md", "bash"):
             operator.runs(command)
+        operator.env["DJANGO_SUPERUSER_USERNAME"] = "docs-in-docker"
         for line in "".join(blocks("docs/operations.md", "console")).splitlines():
             if line.startswith(IN_DOCKER):
                 operator.runs(line.replace(IN_DOCKER, ".venv/bin/python ").replace("initech", "umbrella"))
