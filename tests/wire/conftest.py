@@ -13,7 +13,7 @@ __all__ = ["_database", "own_place", "place"]
 
 @pytest.fixture(scope="session")
 def http(web: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=web.url, timeout=30) as http:
+    with httpx.Client(base_url=web.url, timeout=90) as http:
         yield http
 
 
