@@ -66,14 +66,15 @@ def change_role(member: Member, role: str) -> None:
     """Raises Refused(409): he is the last owner."""
     with transaction.atomic():
         _keep_an_owner(member, role)
-        Member.all_tenants.filter(pk=member.pk).update(role=role)
+        member.role = role
+        member.save(update_fields=["role"])
 
 
 def remove(member: Member) -> None:
     """Raises Refused(409): he is the last owner. A user who has no other place cannot sign in any more."""
     with transaction.atomic():
         _keep_an_owner(member, None)
-        Member.all_tenants.filter(pk=member.pk).delete()
+        member.delete()
 
 
 def _keep_an_owner(member: Member, role: str | None) -> None:

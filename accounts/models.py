@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django_otp.models import Device, ThrottlingMixin
 
+from accounts.audit import MASK, Audited
 from accounts.keys import CLIENT, new_key
 from accounts.sealed import SealedField
 
@@ -42,7 +43,7 @@ KEPT = "Empty: the instance's; 0: for ever."
 UNUSED_DAYS_MOST = 3650
 
 
-class Tenant(Limited):
+class Tenant(Audited, Limited):
     """A customer: owns keys, buckets, jobs and files, and sees nothing of any other tenant."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -85,12 +86,16 @@ class Tenant(Limited):
 NOT_DELETED = {"deleted_at": None}  # of whom something new may be
 
 
-class User(AbstractUser):  # type: ignore[django-manager-missing]
+class User(AbstractUser, Audited):  # type: ignore[django-manager-missing]
     """A person who signs in to the admin: the operator's staff, or a tenant's member."""
 
+    untold = ("last_login", "date_joined")
     second_factor = models.OneToOneField(
         "SecondFactor", models.SET_NULL, null=True, editable=False, related_name="+", help_text="Asked for at logins."
     )
+
+    def told(self, name: str, value: Any) -> Any:
+        return MASK if name == "password" and value else super().told(name, value)
 
     @cached_property
     def roles(self) -> dict[UUID, str]:
@@ -147,7 +152,7 @@ class Owned(models.Model):
         abstract = True
 
 
-class Member(Owned):
+class Member(Audited, Owned):
     """A user's place in a tenant."""
 
     class Role(models.TextChoices):
@@ -181,6 +186,7 @@ class Key(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="To the minute.")
 
     kind: str
+    doing: str
     ACTIVE, EXPIRED, UNUSED, REVOKED = "active", "expired", "expired (unused)", "revoked"
 
     class Meta:
@@ -199,7 +205,7 @@ class Key(models.Model):
         return self.EXPIRED if self.expires_at and self.expires_at <= timezone.now() else self.ACTIVE
 
     def revoke(self) -> None:
-        self.revoked_at = self.revoked_at or timezone.now()
+        self.revoked_at, self.doing = self.revoked_at or timezone.now(), "Revoked."
         self.save(update_fields=["revoked_at"])
 
     def __str__(self) -> str:
@@ -209,7 +215,7 @@ class Key(models.Model):
 LIMITED_MANAGES = "With the scope `manage` a key could lift its own limit: a key for some endpoints cannot have it."
 
 
-class ApiKey(Owned, Key, Limited):
+class ApiKey(Audited, Owned, Key, Limited):
     """A tenant's key to the client API."""
 
     class Scope(models.TextChoices):
@@ -218,6 +224,7 @@ class ApiKey(Owned, Key, Limited):
         MANAGE = "manage", "manage: what the tenant sets up, as keys and buckets"
 
     kind = CLIENT
+    untold = ("digest", "last_used_at")
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", limit_choices_to=NOT_DELETED)
     scopes = ArrayField(models.CharField(max_length=20, choices=Scope), default=list, blank=True)
     endpoints = ArrayField(

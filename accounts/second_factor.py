@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django_otp.oath import TOTP
 
+from accounts.audit import say
 from accounts.models import SecondFactor, User
 from accounts.sealed import SealBroken, Sealed
 
@@ -48,8 +49,8 @@ def confirm(user: User, code: str) -> list[str] | None:
         factor = SecondFactor.objects.select_for_update().filter(user=user).exclude(pk=user.second_factor_id).first()
         if factor is None or not _accepts(factor, code):
             return None
-        User.objects.filter(pk=user.pk).update(second_factor=factor)
         user.second_factor = factor
+        user.save(update_fields=["second_factor"])
         return _new_codes(factor)
 
 
@@ -62,12 +63,15 @@ def verify(user: User, code: str) -> bool:
 def new_codes(user: User) -> list[str]:
     """In place of those before."""
     with transaction.atomic():
+        say(user, "Made new recovery codes.")
         return _new_codes(SecondFactor.objects.select_for_update().get(pk=user.second_factor_id))
 
 
 def turn_off(user: User) -> None:
     """Sessions go on; the next login is by password alone."""
-    SecondFactor.objects.filter(user=user).delete()
+    with transaction.atomic():
+        if SecondFactor.objects.filter(user=user).delete()[0]:
+            say(user, "Turned the second factor off.")
 
 
 def _accepts(factor: SecondFactor, code: str) -> bool:

@@ -139,6 +139,7 @@ URL_ALLOW = networks(env.list("HEARTH_URL_ALLOW", default=[]))  # networks that 
 PAYLOAD_DAYS = env.int("HEARTH_PAYLOAD_DAYS", default=0)
 ASSET_DAYS = env.int("HEARTH_ASSET_DAYS", default=0)
 EVENT_DAYS = env.int("HEARTH_EVENT_DAYS", default=0)
+AUDIT_DAYS = env.int("HEARTH_AUDIT_DAYS", default=730)  # lines of the audit trail
 GONE_DAYS = env.int("HEARTH_GONE_DAYS", default=90)  # how long who asks for what was deleted is told since when
 
 # Webhooks to tenants, and the mails about them.
@@ -181,6 +182,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
+    "accounts.audit.Acting",
 ]
 ROOT_URLCONF = "hearth.urls"
 TEMPLATES = [
@@ -271,6 +273,7 @@ UNFOLD = {
                     _page("API keys", "key", "accounts_apikey"),
                     _page("Members", "badge", "accounts_member"),
                     _page("Users", "person", "accounts_user"),
+                    _page("Audit trail", "history", "accounts_change"),
                     _page("Failed logins", "lock_person", "axes_accessattempt"),
                 ],
             },

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import transaction
 from django_q.tasks import async_task
 
-from accounts import rates
+from accounts import audit, rates
 from accounts.sql import first, rows, run
 from jobs import deletion, retention
 from jobs.creation import ONCE_H
@@ -215,6 +215,11 @@ def forget_secrets() -> int:
     return register.forget_secrets(KEYS_BATCH)
 
 
+def forget_changes() -> int:
+    """Lines of the audit trail, after AUDIT_DAYS."""
+    return audit.forget(KEYS_BATCH)
+
+
 def say_overdue() -> int:
     """Deliveries that are due and that nobody sends: no deliverer runs, or not enough of them."""
     if found := deliver.overdue():
@@ -243,6 +248,7 @@ SLOW_STEPS: tuple[Callable[[], int], ...] = (
     tell_disabled,
     forget_deliveries,
     forget_secrets,
+    forget_changes,
     say_overdue,
     note_load,
     roll_up,

@@ -8,6 +8,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from accounts.audit import Audited
 from accounts.models import NOT_DELETED, Owned, Tenant, slug, uuid7
 from accounts.sealed import SealedField
 from storage.providers import (
@@ -23,7 +24,7 @@ from storage.providers import (
 )
 
 
-class Bucket(Owned):
+class Bucket(Audited, Owned):
     """A tenant's S3 settings. A job's files go to the bucket that its request names (`storage`), else its grant's, else
     the tenant's default; a tenant without one uses a prefix of the operator's S3 bucket."""
 
@@ -80,6 +81,7 @@ class Bucket(Owned):
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
+    untold = ("verified_at", "verify_fault")
     PLACE = ("endpoint_url", "region", "s3_bucket", "prefix", "addressing", "access_key_id", "secret_access_key")
     URLS = ("public_url", "signed_urls", "url_hours")
 

@@ -1,5 +1,5 @@
-"""The operator's pages on users, members, logins and API keys. Tenants are in jobs, which knows all that is theirs."""
+"""Pages on users, members, logins, API keys, the audit trail. Tenants are in jobs, which knows all that is theirs."""
 
-from accounts.admin import keys, logins, users
+from accounts.admin import keys, logins, trail, users
 
-__all__ = ["keys", "logins", "users"]
+__all__ = ["keys", "logins", "trail", "users"]

@@ -102,7 +102,7 @@ class KeyAdmin(Admin):
         key = self.get_object(request, object_id)
         if key is None:
             return leave(request, reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"))
-        self._revoke(request, key)
+        key.revoke()
         messages.success(request, f"{key} is revoked.")
         return leave(request, change_url(key))
 
@@ -110,13 +110,8 @@ class KeyAdmin(Admin):
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         keys = list(queryset.filter(revoked_at=None))
         for key in keys:
-            self._revoke(request, key)
-        messages.success(request, f"Revoked: {len(keys)} of the selected keys.")
-
-    def _revoke(self, request: HttpRequest, key: Key) -> None:
-        if not key.revoked_at:
             key.revoke()
-            self.log_change(request, key, "Revoked.")
+        messages.success(request, f"Revoked: {len(keys)} of the selected keys.")
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]

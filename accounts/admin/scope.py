@@ -13,9 +13,14 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.admin.exceptions import NotRegistered
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
+from accounts.admin.changes import trail
+from accounts.audit import Change, say
 from accounts.errors import counted
 from accounts.models import NOT_DELETED, Member, Tenant
 
@@ -160,6 +165,29 @@ class ScopedPage(Scoped):
         """Each acts on those of the chosen rows where the user may."""
         found = super().get_actions(request)  # type: ignore[misc]
         return {name: (_where_allowed(act), *more) for name, (act, *more) in found.items()}
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        """Rows tell of themselves when they are saved (accounts.audit)."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        """What a button has done, in words; a form's fields the row itself tells."""
+        if isinstance(message, str):
+            say(obj, message)
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> None:
+        """As log_addition."""
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
+        """What the trail has of this row, the newest first."""
+        row = self.get_object(request, unquote(object_id))  # type: ignore[attr-defined]
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+        if not self.has_view_or_change_permission(request, row):  # type: ignore[attr-defined]
+            raise PermissionDenied
+        table = trail(Change.objects.filter(kind=self.opts.label_lower, row=str(row.pk)))
+        context = self.admin_site.each_context(request) | {"opts": self.opts, "object": row, "table": table}
+        title = {"title": f"History of {row}", "module_name": self.opts.verbose_name_plural}
+        return TemplateResponse(request, "accounts/history.html", context | title | (extra_context or {}))
 
     def get_unfold_action(self, action: str) -> Any:
         """A button is there for whom its row is."""

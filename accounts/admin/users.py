@@ -61,7 +61,6 @@ class UserAdmin(DjangoUserAdmin, Admin):  # type: ignore[type-arg, misc]
         if user is None:
             return leave(request, reverse("admin:accounts_user_changelist"))
         second_factor.turn_off(user)
-        self.log_change(request, user, "Turned the second factor off.")
         messages.success(request, f"{user} signs in by password alone.")
         return leave(request, change_url(user))
 

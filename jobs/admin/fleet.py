@@ -157,7 +157,6 @@ class EndpointAdmin(LoadColumns, Admin):
     def _set(self, request: HttpRequest, queryset: QuerySet[Endpoint], mode: Endpoint.Mode) -> None:
         for endpoint in queryset:
             set_mode(endpoint.name, mode)
-            self.log_change(request, endpoint, f"Is {mode.label}.")
         messages.success(request, f"Now {mode.value}: {', '.join(str(endpoint) for endpoint in queryset)}.")
 
     @admin.display(description="mode", ordering="mode")

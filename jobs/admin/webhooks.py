@@ -201,7 +201,6 @@ class WebhookAdmin(Columns, Refusing, Admin):
         if webhook is None:
             return self._home(request)
         verbs.change(webhook.tenant, webhook.pk, enabled=enabled)
-        self.log_change(request, webhook, "Enabled." if enabled else "Disabled.")
         messages.success(request, f"It is {'enabled' if enabled else 'disabled'}.")
         return leave(request, change_url(webhook))
 

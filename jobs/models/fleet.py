@@ -7,12 +7,13 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.audit import Audited
 from accounts.keys import WORKER
 from accounts.models import NOT_DELETED, Key, Owned, Tenant, slug, uuid7
 from storage.models import Bucket
 
 
-class Endpoint(models.Model):
+class Endpoint(Audited):
     """What clients address as /v2/<name>/… and workers serve. The operator's; tenants use it by a grant."""
 
     class Backend(models.TextChoices):
@@ -62,6 +63,8 @@ class Endpoint(models.Model):
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
+    untold = ("spent_at",)
+
     class Meta:
         constraints = [
             models.CheckConstraint(
@@ -75,7 +78,7 @@ class Endpoint(models.Model):
         return self.name
 
 
-class Grant(Owned):
+class Grant(Audited, Owned):
     """A tenant may use an endpoint, with a weight and a limit.
 
     Its place in the fair queue is `clock`: GPU ms it has had for its weight, in the endpoint's common time (queue.py).
@@ -125,6 +128,7 @@ class Grant(Owned):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     CLOCK = ("clock", "turn", "job_ms")
+    untold = (*CLOCK, "share_from", "share_below")
 
     class Meta:
         constraints = [
@@ -147,10 +151,11 @@ class Grant(Owned):
         return f"{self.tenant} on {self.endpoint}" + (f", for {self.overflow_of.endpoint}" if self.overflow_of else "")
 
 
-class WorkerKey(Key):
+class WorkerKey(Audited, Key):
     """An endpoint's key for its workers. It opens every tenant's jobs there: the operator's, kept like his own."""
 
     kind = WORKER
+    untold = ("digest", "last_used_at")
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="worker_keys")
 
 

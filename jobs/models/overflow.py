@@ -4,10 +4,11 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q, Sum
 
+from accounts.audit import Audited
 from jobs.models.fleet import Endpoint
 
 
-class Overflow(models.Model):
+class Overflow(Audited):
     """Jobs of an endpoint may go to another one, when it cannot run them (overflow.py)."""
 
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="overflows", db_index=False)

@@ -4,6 +4,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from accounts.audit import Audited
 from accounts.sealed import SealedField
 from jobs.models.fleet import Endpoint
 from jobs.models.job import Job
@@ -13,7 +14,7 @@ endpoint_id = RegexValidator(r"^[A-Za-z0-9._-]+$", "An endpoint's id at RunPod h
 api_key = RegexValidator(r"^[!-~]+$", "The API key has characters that no key has.")
 
 
-class RunpodEndpoint(models.Model):
+class RunpodEndpoint(Audited):
     """Where the jobs of an endpoint of backend runpod go, and how that does. The endpoint's max_running is how many
     are there at a time."""
 
@@ -33,6 +34,8 @@ class RunpodEndpoint(models.Model):
     throttled = models.BooleanField(db_default=False, editable=False, help_text="No GPU was free for it there.")
     looked_at = models.DateTimeField(null=True, editable=False, help_text="When its health was last asked.")
     woken_at = models.DateTimeField(null=True, editable=False, help_text="When the sweeper last woke its dispatcher.")
+
+    untold = ("failures", "rest_until", "trouble", "throttled", "looked_at", "woken_at")
 
     def __str__(self) -> str:
         return self.remote_id

@@ -1,5 +1,6 @@
 """Webhooks of tenants: where news of their jobs is sent, what signs it, and what became of each delivery."""
 
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
@@ -9,13 +10,14 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.audit import Audited
 from accounts.models import NOT_DELETED, Owned, Tenant, uuid7
 from accounts.sealed import SealedField
 from jobs.models.job import Job
 from jobs.states import News
 
 
-class Webhook(Owned):
+class Webhook(Audited, Owned):
     """A URL that a tenant has registered for the kinds of news that it chose. A request's own `webhook` has no row."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -37,11 +39,16 @@ class Webhook(Owned):
             models.CheckConstraint(condition=Q(kinds__len__gt=0), name="webhook_has_kinds"),
         ]
 
+    untold = ("failing_since", "disabled_at", "disabled_why", "told_at")
+
+    def told(self, name: str, value: Any) -> Any:
+        return address(value) if name == "url" and value else super().told(name, value)
+
     def __str__(self) -> str:
         return f"webhook {self.id} to {urlsplit(self.url).hostname}"
 
 
-class WebhookSecret(Owned):
+class WebhookSecret(Audited, Owned):
     """Signs a tenant's deliveries as long as it holds; while several do, each delivery carries several signatures."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="webhook_secrets", limit_choices_to=NOT_DELETED)

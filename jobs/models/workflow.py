@@ -4,10 +4,11 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.audit import Audited
 from accounts.models import NOT_DELETED, Owned, Tenant, slug, uuid7
 
 
-class Workflow(Owned):
+class Workflow(Audited, Owned):
     """A name of a tenant's, and which of its versions `name` alone means. When it is deleted its versions go, and the
     row stays for the jobs that ran it."""
 
@@ -40,7 +41,7 @@ class Workflow(Owned):
         return self.name
 
 
-class WorkflowVersion(Owned):
+class WorkflowVersion(Audited, Owned):
     """A graph and its parameters. A trigger lets nobody change one."""
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False, editable=False)

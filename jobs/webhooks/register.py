@@ -110,8 +110,8 @@ def remove(tenant: Tenant, id: UUID) -> None:
     change(tenant, id, enabled=False)
     _remove_deliveries(id)
     with transaction.atomic():
-        found = Webhook.objects.of(tenant).select_for_update().filter(pk=id)
-        if found.exists():  # from here on nothing is written for it (jobs.states.delivery_sql)
+        found = Webhook.objects.of(tenant).select_for_update().filter(pk=id).first()
+        if found:  # from here on nothing is written for it (jobs.states.delivery_sql)
             _remove_deliveries(id)
             found.delete()
 

@@ -4,10 +4,10 @@ import html
 from typing import Any
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.test import Client as Browser
 from django.urls import reverse
 
+from accounts.audit import Change
 from accounts.models import Tenant
 from storage.models import Asset, Blob, Bucket
 from storage.places import operators_place
@@ -147,7 +147,7 @@ def test_the_button_verifies_and_the_page_shows_the_last_result(browser: Browser
     assert "not verified" in get(browser, page_url(bucket))
     page = verify_by_button(browser, bucket)
     assert "The secret access key is not the one of this access key" in page
-    assert LogEntry.objects.latest("pk").change_message.startswith("The secret access key is not")
+    assert Change.objects.latest("pk").did.startswith("The secret access key is not")
     bucket.refresh_from_db()
     assert bucket.verify_fault in html.unescape(get(browser, page_url(bucket)))
     given = SETTINGS | where | {"prefix": "hearth", "secret": real.secret_access_key}

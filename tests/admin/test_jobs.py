@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 from django.test import Client as Browser
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from accounts.audit import Change
 from accounts.models import User
 from jobs.ids import attempt_id
 from jobs.models import Event, Job, Payload
@@ -175,8 +175,8 @@ def test_a_job_is_cancelled_and_the_timeline_and_the_log_say_by_whom(
     last = Event.objects.filter(job=job).last()
     assert last
     assert (last.kind, last.text) == ("cancelled", f"by {operator.username} in the admin")
-    entry = LogEntry.objects.get(object_id=str(job.pk))
-    assert (entry.user, entry.change_message) == (operator, "Cancelled.")
+    line = Change.objects.get(row=str(job.pk))
+    assert (line.who, line.did) == (f"user {operator}", "Cancelled.")
     assert "The job was cancelled." in get(browser, page_url(job))
 
 
@@ -186,7 +186,7 @@ def test_a_job_is_retried(browser: Browser, operator: User, rows: Rows) -> None:
     now = row_of(job)
     assert (now.state, now.retries) == ("IN_QUEUE", 1)
     assert Event.objects.filter(job=job, kind="retried", text=f"by {operator.username} in the admin").exists()
-    assert LogEntry.objects.get(object_id=str(job.pk)).change_message == "Queued again."
+    assert Change.objects.get(row=str(job.pk)).did == "Queued again."
 
 
 def test_looking_at_a_dialog_changes_nothing(browser: Browser, rows: Rows) -> None:
@@ -201,7 +201,7 @@ def test_what_came_too_late_is_said_and_changes_nothing(browser: Browser, rows: 
         browser.post(button(job, name), POST)
         assert said in get(browser, page_url(job))
     assert row_of(job).state == "COMPLETED"
-    assert not LogEntry.objects.filter(object_id=str(job.pk)).exists()
+    assert not Change.objects.filter(row=str(job.pk)).exists()
 
 
 def test_a_retry_that_is_refused_says_why(browser: Browser, rows: Rows) -> None:

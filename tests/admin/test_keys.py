@@ -3,11 +3,11 @@
 import re
 from datetime import timedelta
 
-from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.test import Client as Browser
 from django.utils import timezone
 
+from accounts.audit import Change
 from accounts.keys import digest
 from accounts.models import ApiKey
 from jobs.models import WorkerKey
@@ -87,7 +87,7 @@ def test_a_key_is_revoked_from_its_page_by_a_post_only(browser: Browser, rows: R
     assert browser.post(url, {"_form_submitted": "True"}).status_code == 302
     row.refresh_from_db()
     assert row.revoked_at
-    assert LogEntry.objects.latest("pk").change_message == "Revoked."
+    assert Change.objects.latest("pk").did == "Revoked."
     assert url not in get(browser, page_url(row))
 
 
