@@ -27,8 +27,8 @@ SLACK = timedelta(minutes=1)  # between the end of an upload URL's life and the 
 
 
 def when(at: datetime | None) -> str | None:
-    """As the API tells times."""
-    return at.strftime(WHEN) if at else None
+    """As the API tells times. A year has four digits, which strftime forgets before the year 1000."""
+    return at.strftime(WHEN).rjust(len("2026-11-25T10:00:00Z"), "0") if at else None
 
 
 @dataclass(frozen=True, kw_only=True)

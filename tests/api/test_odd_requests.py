@@ -68,3 +68,8 @@ def test_a_job_is_given_only_what_all_json_can_tell(v1: V1, acme: Api, given: st
         assert v1.get(f"jobs/{answered.json()['id']}", input="true")["input"] == [None]
     else:
         check_refusal(answered, 400)
+
+
+def test_a_year_is_told_by_four_digits(manager: V1) -> None:
+    made = manager.call("POST", "keys", json={"scopes": ["read"], "expires_at": "0002-01-01T00:02:00Z"}).json()
+    assert made["expires_at"] == "0002-01-01T00:02:00Z"
