@@ -84,7 +84,15 @@ def _process() -> str:
     name = os.path.basename(sys.argv[0])
     if name != "manage.py" or len(sys.argv) < 2 or sys.argv[1] in HEARTHS_OWN:
         return "Hearth"
-    return f"command {sys.argv[1]} by {getpass.getuser()}"
+    return f"command {sys.argv[1]} by {_user()}"
+
+
+def _user() -> str:
+    """A container may run as a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def say(row: models.Model, did: str, fields: dict[str, Any] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The audit trail: who changed what, from where, from what to what; no secrets; to tenants their own; never altered."""
 
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -87,6 +88,15 @@ def test_a_command_tells_its_name_and_who_ran_it() -> None:
     line = last(place.endpoint)
     assert line.who.startswith("command endpoint by ")
     assert line.fields == {"mode": ["open", "paused"], "message": ["", "New disks"]}
+
+
+def test_a_command_in_a_container_whose_user_has_no_name_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setattr("sys.argv", ["manage.py", "create_tenant", "acme"])
+    assert audit.who_acts() == (f"command create_tenant by user {os.getuid()}", None)
 
 
 def test_no_secret_is_told(tenant: Tenant) -> None:
