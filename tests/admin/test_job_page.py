@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client as Browser
 from django.utils import timezone
 
+from accounts.audit import Change
 from accounts.models import User
 from jobs.admin.bars import bars
 from jobs.admin.shown import MASK
@@ -220,7 +220,7 @@ def test_a_jobs_webhooks_are_sent_again_and_no_others(browser: Browser, rows: Ro
         delivery.refresh_from_db(from_queryset=type(delivery).all_tenants.all())
         states.append(delivery.state)
     assert states == ["pending", "pending", "outdated", "failed"]
-    assert LogEntry.objects.get(object_id=str(job.pk)).change_message == "2 webhooks sent again."
+    assert Change.objects.get(kind="jobs.job", row=str(job.pk)).did == "2 webhooks sent again."
 
 
 def test_nothing_is_sent_to_a_disabled_webhook(browser: Browser, rows: Rows) -> None:

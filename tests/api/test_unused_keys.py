@@ -11,7 +11,7 @@ from accounts import issuing
 from accounts.errors import Refused
 from accounts.keys import given_key
 from accounts.models import ApiKey, Tenant
-from jobs.again import by_operator as again_by_operator
+from jobs.again import in_admin
 from jobs.models import Job
 from tests.api.v1 import V1
 from tests.wire.api import CALLS, Api, check_refusal, job_of
@@ -111,7 +111,7 @@ def test_an_operator_runs_its_job_again_in_the_name_of_a_key_that_is_good(acme: 
     job = job_of(old.run())
     then = timezone.now() - timedelta(days=31)
     ApiKey.all_tenants.filter(prefix=prefix(old)).update(created_at=then, last_used_at=then)
-    again = again_by_operator(job.uuid, {})
+    again = in_admin(job.uuid, {})
     assert Job.all_tenants.get(pk=again.uuid).api_key_id != Job.all_tenants.get(pk=job.uuid).api_key_id
 
 

@@ -31,13 +31,13 @@ Endpoint.objects.create(name="by-hand", dialect="hearth")
 for command in {!r}: call_command(*command)
 """
 STORED = """
-from django.contrib.admin.models import LogEntry
+from accounts.audit import Change
 from django.contrib.sessions.models import Session
 from django_q.models import OrmQ, Task
 for task in Task.objects.all(): print(task.name, task.func, task.args, task.kwargs, task.result)
 for waiting in OrmQ.objects.all(): print(waiting.task())
 for session in Session.objects.all(): print(session.get_decoded())
-for entry in LogEntry.objects.all(): print(entry.object_repr, entry.change_message)
+for change in Change.objects.all(): print(change.who, change.name, change.did, change.fields)
 """
 
 

@@ -161,18 +161,15 @@ def begun(other: psycopg.Connection, client: Client) -> None:
     )
 
 
-def waits_for_a_lock() -> bool:
-    found = sql.one(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        " AND query LIKE '%%caller JOIN jobs_grant%%'"  # it is cut off after 1,024 bytes
-    )
-    return bool(found[0])
+def waited_for(other: psycopg.Connection) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+    return bool(sql.one(waiting, [other.info.backend_pid])[0])
 
 
 def test_who_waited_for_one_that_was_rolled_back_makes_the_job(acme: Api, other: psycopg.Connection) -> None:
     begun(other, acme.client)
     waiting = aside(acme.once("a").post, "run", BODY)
-    until(waits_for_a_lock)
+    until(lambda: waited_for(other), 60)
     other.rollback()
     answered = waiting.result()
     assert answered.status_code == 200
@@ -183,7 +180,7 @@ def test_who_waited_for_one_that_was_rolled_back_makes_the_job(acme: Api, other:
 def test_who_waited_for_one_that_was_committed_sees_it(acme: Api, other: psycopg.Connection) -> None:
     begun(other, acme.client)
     waiting = aside(acme.once("a").post, "run", BODY)
-    until(waits_for_a_lock)
+    until(lambda: waited_for(other), 60)
     other.commit()
     check_refusal(waiting.result(), 422, "idempotency_key_reused")
     assert jobs_of(acme) == 0
