@@ -7,6 +7,7 @@ import django
 import pytest
 
 from hearth.local.instance import ROOT
+from tests.docs import settings_table
 from tests.docs.pages import FENCED, PAGES, anchors, blocks, links, prose
 from tests.images import composed
 
@@ -50,11 +51,22 @@ def test_each_of_its_commands_is_run(page: Path) -> None:
     assert COMMAND.findall(prose(page)) == [], "say it in a block of bash, which tests/e2e/test_docs.py runs"
 
 
-def test_the_settings_table_is_complete() -> None:
-    source = "".join(file.read_text() for file in sorted((ROOT / "hearth").glob("*.py")))
-    read = set(re.findall(r'env\.\w+\(\s*"([A-Z0-9_]+)"', source)) | set(re.findall(r'secret\("([A-Z_]+)"\)', source))
-    written = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs" / "settings.md").read_text()))
-    assert read | {"HEARTH_HOME"} == written
+def test_the_settings_table_is_what_the_code_makes_of_it() -> None:
+    page = settings_table.PAGE.read_text()
+    assert page == settings_table.made(page)
+    assert f"| {settings_table.NO_WORDS} |" not in page
+    read = {name for name, _ in settings_table.read()}
+    assert len(read) > 50
+    assert read == {name for name, _, _ in settings_table.ROW.findall(page)}
+
+
+def test_a_new_setting_gets_a_row_and_one_that_is_gone_loses_its_own() -> None:
+    page = settings_table.PAGE.read_text()
+    row = "| `HEARTH_LEASE_S` | 25 | silence after which a worker has lost its jobs |\n"
+    assert row in page
+    assert settings_table.made(page.replace(row, "")) == page.replace(row, "| `HEARTH_LEASE_S` | 25 | ? |\n")
+    assert settings_table.made(page.replace(row, row + row.replace("LEASE", "NONE"))) == page
+    assert settings_table.made(page.replace(row, row.replace("25", "30"))) == page
 
 
 def test_the_picture_of_a_jobs_life_has_every_legal_move_and_no_other() -> None:
