@@ -26,7 +26,7 @@ class SetPassword(PasswordResetTokenGenerator):
 
     def _make_hash_value(self, user: Any, timestamp: int) -> str:
         tenants = sorted(str(tenant) for tenant in user.memberships.values_list("tenant", flat=True))
-        return f"{super()._make_hash_value(user, timestamp)}{tenants}"
+        return f"{super()._make_hash_value(user, timestamp)}{tenants}{user.is_staff}{user.is_superuser}"
 
 
 set_password = SetPassword()

@@ -74,8 +74,10 @@ def speaks_to_s3(scope: Mapping[str, Any]) -> bool:
 
 def looks_at_bucket(scope: Mapping[str, Any]) -> bool:
     """Whether Django verifies a bucket, which a tenant's S3 may draw out, or looks whether anything names it."""
-    of_bucket = str(scope["path"]).startswith("/api/v1/buckets/")
-    return of_bucket and scope["method"] in ("POST", "DELETE")
+    path, changes = str(scope["path"]), scope["method"] in ("POST", "DELETE")
+    if path.startswith("/admin/storage/bucket/"):
+        return path.endswith("/delete/") or (changes and path.endswith("/verify_now/"))
+    return changes and path.startswith("/api/v1/buckets/")
 
 
 class Prefix(Mount):

@@ -151,7 +151,9 @@ class ScopedPage(Scoped):
         names = {each[0] if isinstance(each, tuple) else each for each in filters} | {"pk", self.opts.pk.name}
         path = [part for part in lookup.split("__") if part not in LOOKUPS]
         is_field = path and path[0] in {field.name for field in self.opts.get_fields()}
-        return bool(allowed) and (not is_field or "__".join(path) in names)
+        own = {getattr(each, "parameter_name", None) for each in filters}
+        is_column = path and path[0] not in own and path[0] in self.get_queryset(request).query.annotations
+        return bool(allowed) and not is_column and (not is_field or "__".join(path) in names)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """A member who may add to one tenant alone need not name it."""

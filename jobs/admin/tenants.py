@@ -106,7 +106,8 @@ class TenantAdmin(LoadColumns, Admin):
         not_his = {
             name
             for name, page in pages.items()
-            if not page.operators_may(request, "add") and UUID(str(object_id)) not in page.tenants_where(request, "add")
+            if not page.operators_may(request, "add")
+            and str(object_id) not in map(str, page.tenants_where(request, "add"))
         }
         return [each for each in super().get_actions_detail(request, object_id) if each.path not in not_his]
 

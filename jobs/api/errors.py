@@ -46,6 +46,8 @@ def _refusal(error: Exception, request: Request) -> Refused:
         case exceptions.APIException():
             code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "bad_request")
             return Refused(error.status_code, code, str(error.detail))
+        case RecursionError():
+            return bad_request("The body is nested too deeply to be read.", "invalid_body")
         case Http404():
             return not_found(f"There is nothing at {request.path}.")
         case DataError() if "\0" in request.path:  # no name has it, and PostgreSQL does not even look

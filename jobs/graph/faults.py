@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from worker.kinds import MODEL_FILE
@@ -14,6 +15,7 @@ MANY = 1000  # found; from then on only one of each node
 MAX_NEAR = 20  # of them with nearest names: looking for those costs time
 GIVEN_CHARS, NAME_CHARS = 200, 100
 CANDIDATES, NEAREST = 2000, 3
+LOOKED_AT = 20_000  # names; no catalogue has as many
 EXACT_DIGITS = 15  # of a whole number, for every reader of JSON
 NOTHING: Any = object()  # was given
 
@@ -109,7 +111,7 @@ def near(word: str, among: Collection[Any]) -> list[str]:
     if not word:
         return []
     word = word[:NAME_CHARS]
-    names = {_plain(name): name for name in among if _tellable(name)}
+    names = {_plain(name): name for name in islice(among, LOOKED_AT) if _tellable(name)}
     if len(names) > CANDIDATES:
         names = dict([pair for pair in names.items() if abs(len(pair[0]) - len(word)) <= 8][:CANDIDATES])
     file = _plain(word).rpartition("/")[2]

@@ -42,7 +42,9 @@ class Workflow(Audited, Owned):
 
 
 class WorkflowVersion(Audited, Owned):
-    """A graph and its parameters. A trigger lets nobody change one."""
+    """A graph and its parameters. A trigger lets nobody change one. They go when it is deleted, from the trail too."""
+
+    untold = ("graph", "parameters")
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False, editable=False)
     workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="versions", db_index=False)

@@ -122,7 +122,7 @@ def prepare(claimed: Claimed) -> Message | None:
     """The message as it is now, with fresh URLs and signatures; None if there is nothing to send any more."""
     try:
         message = make(claimed.id)
-    except (BotoCoreError, BucketRefused, SealBroken, ValueError) as error:
+    except (BotoCoreError, BucketRefused, SealBroken, ValueError, TypeError) as error:
         log.warning("delivery %s could not be made: %s", claimed.id, error)
         finish(claimed, Answer(ms=0, error=f"Hearth could not make it: {error}"[:300]))
         return None

@@ -64,7 +64,9 @@ def _check_name(name: str) -> None:
 
 
 def _type_fault(value: Any) -> str:
-    """Infinity and NaN are no JSON, and refused before."""
+    """Infinity and NaN are no JSON, and refused before. A longer whole number is not written by every JSON writer."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "is a whole number of more than 64 bits; send it as text"
     return "" if isinstance(value, str | int | float) else f"must be text, a number, true or false, not {kind(value)}"
 
 

@@ -16,7 +16,7 @@ from worker.paths import unwrapped
 
 MOST_BYTES = 1024**2  # of a graph, and of its parameters
 MOST_PARAMETERS, MOST_PATHS, MOST_CHOICES = 100, 50, 1000
-LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_CHOICE = 200, 2000, 500
+LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_CHOICE, LONGEST_PATH = 200, 2000, 500, 500
 Place = tuple[str, str]  # a node's id, and the name of its input
 INPUTS = ".inputs."
 
@@ -229,7 +229,9 @@ def _invalid(field: str, value: Any, must_be: str) -> Unfit:
 
 
 def _are_paths(given: Any) -> bool:
-    return isinstance(given, list) and 0 < len(given) <= MOST_PATHS and all(isinstance(one, str) for one in given)
+    """`place_of` looks at each part of a path anew."""
+    is_list = isinstance(given, list) and 0 < len(given) <= MOST_PATHS
+    return is_list and all(isinstance(one, str) and len(one) <= LONGEST_PATH for one in given)
 
 
 def _is_bound(value: Any, whole: bool) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from accounts.errors import Refused
-from jobs.graph.faults import GIVEN_CHARS, NOTHING, cut, near, quoted
+from jobs.graph.faults import GIVEN_CHARS, MAX_NEAR, NOTHING, cut, near, quoted
 
 MAX_TOLD = 100  # faults told one by one; the sentence says how many there are
 
@@ -32,7 +32,7 @@ class Faults:
 
     def add(self, name: str, fault: Unfit) -> None:
         self._found += 1
-        nearest = near(fault.word, fault.among) if self._found <= MAX_TOLD else []
+        nearest = near(fault.word, fault.among) if self._found <= MAX_NEAR else []
         said = str(fault) + (f"; near: {quoted(nearest)}" if nearest else "")
         self._first = self._first or f"Parameter {quoted([name])} {said}."
         if self._found <= MAX_TOLD:
@@ -40,6 +40,10 @@ class Faults:
             entry |= {} if fault.given is NOTHING else {"given": cut(fault.given)}
             entry |= {"near": nearest} if nearest else {}
             self._told.setdefault(name[:GIVEN_CHARS], []).append(entry)
+
+    def more(self, count: int) -> None:
+        """So many that are not told one by one."""
+        self._found += count
 
     def refused(self, code: str, of: str = "") -> Refused:
         """400, with `params`. `of`: what has these parameters."""

@@ -12,13 +12,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 
 from accounts import sql
-from accounts.errors import bad_request
+from accounts.errors import Refused, bad_request
 from jobs.graph.faults import near, quoted
 from jobs.wire.bodies import Part, json_object, kind, split_object
 from jobs.workflows.definition import Place, place_of
-from jobs.workflows.faults import Faults, Unfit
+from jobs.workflows.faults import MAX_TOLD, Faults, Unfit
 from jobs.workflows.parameters import Parameter, Type, Value
 from worker.wire import file_names
 
@@ -60,11 +61,21 @@ def resolve(tenant_id: UUID, given: Part) -> Ran:
     version = load(version_id)
     of, brought = f"{match['name']}@{number}", file_names(given.value)
     values = checked(version.parameters, given.value.get("params"), of, brought)
+    _check_size(version, values, of)
     graph = filled(version, values)
     raw = {name: part.raw for name, part in split_object(given.raw).values.items() if name != "params"}
     raw["workflow"] = orjson.dumps(graph)
     value = {name: graph if name == "workflow" else given.value[name] for name in raw}
     return Ran(workflow=workflow, version=number, given=Part(value, json_object(raw)), params=orjson.dumps(values))
+
+
+def _check_size(version: Loaded, values: Mapping[str, Value], of: str) -> None:
+    """A value may go to many places. Raises Refused(413)."""
+    placed = zip(version.parameters, version.places, strict=True)
+    size = sum(len(places) * len(orjson.dumps(values.get(parameter.name))) for parameter, places in placed)
+    if (whole := size + len(version.graph)) > settings.RUN_MAX_BYTES:
+        error = f"With these `params` the workflow {of} has {whole} bytes; at most {settings.RUN_MAX_BYTES} are taken."
+        raise Refused(413, "too_large", error)
 
 
 FIND = """
@@ -135,11 +146,12 @@ def checked(parameters: Collection[Parameter], given: Any, of: str, brought: Col
     if not isinstance(given, Mapping):
         raise bad_request(f"`input.params` must be an object of values by name, not {kind(given)}.", "invalid_params")
     faults, values = Faults(), dict[str, Value]()
-    names = [parameter.name for parameter in parameters]
-    for name in given:
-        if name not in names:
-            known = f"it has {quoted(names)}" if names else "it has none at all"
-            faults.add(name, Unfit("unknown", f"is not one of this workflow: {known}", word=name, among=names))
+    names = dict.fromkeys(parameter.name for parameter in parameters)
+    known = f"it has {quoted(names)}" if names else "it has none at all"
+    unknown = [name for name in given if name not in names]
+    for name in unknown[:MAX_TOLD]:
+        faults.add(name, Unfit("unknown", f"is not one of this workflow: {known}", word=name, among=names))
+    faults.more(len(unknown[MAX_TOLD:]))
     for parameter in parameters:
         try:
             if (value := _value(parameter, given, brought)) is not None:

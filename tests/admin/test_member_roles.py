@@ -144,6 +144,14 @@ def test_a_link_dies_when_its_user_is_given_a_place_elsewhere(tenant: Tenant, ow
     assert "/set-password/" not in owner.get(button(mine, "password_link"), follow=True).content.decode()
 
 
+@pytest.mark.parametrize("field", ["is_staff", "is_superuser"])
+def test_a_link_dies_when_its_user_joins_the_operator(tenant: Tenant, owner: Browser, field: str) -> None:
+    """Else an owner who kept it would be the operator by it."""
+    link = link_in(invite(owner, tenant))
+    User.objects.filter(username=f"bob@{tenant.name}").update(**{field: True})
+    assert "not good any more" in set_a_password(link)
+
+
 def test_an_owner_makes_a_link_for_a_user_of_his_tenant_alone(tenant: Tenant, owner: Browser) -> None:
     bob = member(tenant, "viewer")
     mine = Member.objects.of(tenant).get(user=bob)

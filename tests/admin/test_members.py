@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from accounts.admin.pages import RelatedFilter
 from accounts.admin.scope import OPERATORS_ONLY, Members, Scoped, ScopedPage
 from accounts.models import ApiKey, Member, Tenant
-from jobs.models import Endpoint
+from jobs.models import Delivery, Endpoint
 from storage.models import Bucket
 from tests.admin import walk
 from tests.admin.rows import MODELS, get, list_url, page_url
@@ -207,6 +207,7 @@ def test_a_list_is_asked_about_nothing_but_its_filters(acme: Company, lookup: st
     assert status(acme.browsers["owner"], f"{list_url(Member)}?{lookup}=0") == 400
     assert status(acme.browsers["owner"], f"{list_url(Member)}?user__password__startswith=pbkdf2") == 400
     assert status(acme.browsers["owner"], f"{list_url(Bucket)}?is_default__exact=1") == 200
+    assert status(acme.browsers["viewer"], f"{list_url(Delivery)}?own_url__startswith=https") == 400
 
 
 def test_endpoints_are_offered_by_name_and_have_no_page(acme: Company, globex: Company) -> None:

@@ -52,6 +52,10 @@ def test_verifying_a_bucket_and_deleting_one_wait_for_their_turn_and_reading_doe
 
     assert held("POST", "/api/v1/buckets/prod/verify")
     assert held("DELETE", "/api/v1/buckets/prod")
+    assert held("POST", "/admin/storage/bucket/7/verify_now/")
+    assert held("GET", "/admin/storage/bucket/7/delete/")
+    assert not held("GET", "/admin/storage/bucket/7/verify_now/")
+    assert not held("GET", "/admin/storage/bucket/")
     assert not held("GET", "/api/v1/buckets/prod")
     assert not held("POST", "/api/v1/buckets")
     assert not held("DELETE", "/api/v1/assets/prod")

@@ -143,8 +143,16 @@ def test_a_refused_request_keeps_none(own_acme: Api) -> None:
     assert not Metadata.objects.of(own_acme.client.tenant).exists()
 
 
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**300])
+def test_a_whole_number_that_webhooks_and_exports_could_not_write_is_refused(acme: Api, number: int) -> None:
+    answered = acme.post("run", {"input": 1, "metadata": {"order": number}})
+    assert "send it as text" in check_refusal(answered, 400, "invalid_metadata")["error"]
+
+
 def test_what_no_client_gives_is_still_read(acme: Api, v1: V1) -> None:
     """The largest and the smallest number that JSON's readers agree on."""
-    given = {"most": 1.7976931348623157e308, "least": 5e-324, "whole": 2**53 - 1, "long": 10**300}
+    given = {"most": 1.7976931348623157e308, "least": 5e-324, "whole": 2**64 - 1, "negative": -(2**63)}
     job = ran(acme, **given)
     assert v1.get(f"jobs/{job}")["metadata"] == json.loads(json.dumps(given))
+    exported = v1.call("GET", "jobs/export", params={"format": "jsonl"})
+    assert json.loads(exported.text.splitlines()[0])["metadata"] == json.loads(json.dumps(given))

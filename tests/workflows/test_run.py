@@ -16,7 +16,7 @@ from jobs.workflows import stored
 from jobs.workflows.run import load, resolve
 from tests.api.v1 import V1
 from tests.cast import Client, Place, new_client, new_place
-from tests.wire.api import Api, aside, finish, job_of, job_row, nothing_stored, until
+from tests.wire.api import Api, aside, check_refusal, finish, job_of, job_row, nothing_stored, until
 from tests.workflows.graphs import PARAMETERS, SIZES, SMALL, TEXT_TO_IMAGE, store
 
 
@@ -111,6 +111,22 @@ def test_all_that_is_wrong_with_the_parameters_is_one_refusal_by_name(own_acme: 
         {"type": "too_large", "message": "must be a whole number, 1 to 50, not 99", "given": 99}
     ]
     assert "must be an object" in refused(own_acme, {"workflow": "portrait", "params": [1]}, "invalid_params")["error"]
+
+
+def test_any_number_of_unknown_parameters_is_one_refusal_at_once(own_acme: Api) -> None:
+    store(own_acme.client.tenant)
+    body = refused(own_acme, by_name(**{f"prompt{n}": n for n in range(100_000)}), "invalid_params")
+    assert "And 99999 more faults" in body["error"]
+    assert len(body["params"]) == 100
+
+
+def test_a_value_that_goes_to_many_places_makes_no_job_larger_than_a_request_may_be(own_acme: Api) -> None:
+    nodes = {f"n{n}": {"class_type": "CLIPTextEncode", "inputs": {"a": "", "b": ""}} for n in range(50)}
+    told = [{"name": each, "type": "string", "paths": [f"{node}.inputs.{each}" for node in nodes]} for each in "ab"]
+    store(own_acme.client.tenant, "wide", SMALL | nodes, told)
+    with nothing_stored():
+        answered = own_acme.post("run", {"input": {"workflow": "wide", "params": dict.fromkeys("ab", "é" * 100_000)}})
+    check_refusal(answered, 413, "too_large")
 
 
 def test_a_name_that_is_not_there_is_refused_with_the_nearest(own_acme: Api) -> None:
