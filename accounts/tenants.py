@@ -17,6 +17,12 @@ def hold(tenant_id: UUID) -> Tenant:
     return tenant
 
 
+def endpoints_of(tenant_id: UUID) -> list[str]:
+    """The names of those that it is granted."""
+    own = {"grants__isnull": False, "grants__overflow_of": None}
+    return sorted(Tenant.objects.filter(pk=tenant_id, **own).values_list("grants__endpoint__name", flat=True))
+
+
 def set_unused_key_days(tenant_id: UUID, days: int | None) -> None:
     """After how many days without use its API keys expire; None: none does. It holds at once, for all of them: those
     that it ends work again once the number is raised. Raises Refused(410)."""

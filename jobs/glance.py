@@ -12,9 +12,10 @@ from uuid import UUID
 from accounts import sql
 from jobs.caps import SPENT
 from jobs.catalogue import models_in
+from jobs.history import IS_UP
 from jobs.ids import public_id
 from jobs.models import Catalogue
-from jobs.sight import WORKERS_SEEN
+from jobs.sight import ALIVE_S, WORKERS_SEEN
 
 Tenants = Sequence[UUID] | None
 MOST = 10_000
@@ -97,7 +98,7 @@ class Hand:
 
 HANDS = f"""
 SELECT w.id, w.name, e.name, w.version, w.unhealthy, ago.take_s, ago.ping_s,
-       w.unhealthy = '' AND s.at > now.at - interval '30 s', h.n, h.id, h.sync, w.catalogue_id, w.model_hashes
+       w.unhealthy = '' AND s.at > now.at - interval '{ALIVE_S} s', h.n, h.id, h.sync, w.catalogue_id, w.model_hashes
   FROM jobs_worker w JOIN jobs_endpoint e ON e.id = w.endpoint_id CROSS JOIN (SELECT clock_timestamp()) now (at)
  CROSS JOIN LATERAL (SELECT greatest(w.take_at, w.stop_at, w.ping_at)) s (at)
  CROSS JOIN LATERAL (SELECT extract(epoch FROM now.at - w.take_at)::float8,
@@ -108,7 +109,7 @@ SELECT w.id, w.name, e.name, w.version, w.unhealthy, ago.take_s, ago.ping_s,
          FROM jobs_attempt a JOIN jobs_job j ON j.id = a.job_id
         WHERE a.worker_id = w.id AND a.released_at IS NULL) h (n, id, sync)
  WHERE s.at > now.at - {GONE_FOR_S} * interval '1 s' OR h.n > 0
- ORDER BY w.unhealthy = '', s.at < now.at - interval '30 s', e.name, w.name LIMIT {WORKERS_MOST}"""
+ ORDER BY w.unhealthy = '', s.at < now.at - interval '{ALIVE_S} s', e.name, w.name LIMIT {WORKERS_MOST}"""
 
 
 def hands() -> list[Hand]:
@@ -200,7 +201,7 @@ SESSIONS = """
 SELECT application_name, count(*), extract(epoch FROM clock_timestamp() - max(query_start))::float8
   FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'hearth %%' GROUP BY 1"""
 TASKS = f"""
-SELECT (SELECT count(*) FROM jobs_webprocess WHERE seen_at > clock_timestamp() - interval '10 s'),
+SELECT (SELECT count(*) FROM jobs_webprocess WHERE {IS_UP}),
        (SELECT count(*) FROM (SELECT 1 FROM django_q_task
                                WHERE NOT success AND stopped > clock_timestamp() - interval '1 day'
                                LIMIT {TASKS_MOST}) few),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from accounts import access, sql
+from accounts import access, sql, tenants
 from accounts.errors import Refused, bad_request, not_found
 from accounts.keys import GivenKey
 from accounts.models import ApiKey
@@ -56,7 +56,7 @@ def grants_of(tenant_id: UUID) -> QuerySet[Grant]:
 
 def checked_endpoints(tenant_id: UUID, names: Sequence[str]) -> list[str]:
     """The limit of a key, each name once. Raises Refused(400) for an endpoint that its tenant is not granted."""
-    granted = sorted(grants_of(tenant_id).values_list("endpoint__name", flat=True))
+    granted = tenants.endpoints_of(tenant_id)
     if unknown := [name for name in names if name not in granted]:
         yours = f"Yours are: {', '.join(granted)}." if granted else "You have none."
         raise bad_request(f"`endpoints`: there is no endpoint {unknown[0]!r} that you may use. {yours}")

@@ -279,9 +279,10 @@ def have_news(keys: list[Key]) -> list[tuple[Key, str]]:
 
 
 # Since when some web process could take polls and pings without a gap.
-UP_FOR = """
+IS_UP = "seen_at > clock_timestamp() - interval '10 s'"
+UP_FOR = f"""
 SELECT coalesce(min(up_since) < clock_timestamp() - %s * interval '1 s', false)
-  FROM jobs_webprocess WHERE seen_at > clock_timestamp() - interval '10 s'"""
+  FROM jobs_webprocess WHERE {IS_UP}"""
 
 
 def up_for(seconds: int) -> bool:

@@ -15,6 +15,7 @@ from unfold.contrib.filters.admin import RadioFilter
 from unfold.utils import display_for_label
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
+from accounts import tenants
 from accounts.admin.pages import Admin, Inline, Labels, RelatedFilter, asking, change_url, leave, shown_once
 from accounts.admin.scope import OWNER, Members
 from accounts.keys import new_key
@@ -131,10 +132,10 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         given = super().clean() or {}
         tenant, names = given.get("tenant") or getattr(self.instance, "tenant", None), given.get("endpoints")
         if tenant and names and "endpoints" in self.changed_data:
-            granted = set(tenant.grants.filter(overflow_of=None).values_list("endpoint__name", flat=True))
+            granted = tenants.endpoints_of(tenant.pk)
             given["endpoints"] = sorted({*names})
-            if unknown := sorted({*names} - granted):
-                yours = f"It may use {', '.join(sorted(granted))}." if granted else "It may use none."
+            if unknown := sorted({*names} - {*granted}):
+                yours = f"It may use {', '.join(granted)}." if granted else "It may use none."
                 raise ValidationError({"endpoints": f"{tenant} may not use {unknown[0]!r}. {yours}"})
         return given
 

@@ -9,13 +9,10 @@ from typing import IO, Any
 from uuid import UUID
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Exists, OuterRef, Q
 from drf_spectacular.utils import PolymorphicProxySerializer
 from rest_framework import serializers
-from rest_framework.exceptions import NotFound
-from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import BaseParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -25,6 +22,7 @@ from accounts.errors import Refused, bad_request, not_found
 from jobs import retention
 from jobs.api import shapes
 from jobs.api.access import media_type
+from jobs.api.requests import Paged, Pages, checked, nothing_said
 from jobs.granted import Holder
 from jobs.ids import parse_job_id, public_id
 from jobs.models import Job
@@ -64,27 +62,6 @@ class Announced(About):
     sha256 = serializers.RegexField(
         re.compile("^[0-9a-f]{64}$"), error_messages={"invalid": "64 hex digits, lower case."}
     )
-
-
-class Pages(CursorPagination):  # type: ignore[misc]
-    ordering = "-id"
-    page_size = 50
-    max_page_size = 500
-    page_size_query_param = "limit"
-
-    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
-        """A cursor that somebody has made himself may stand at what is no id."""
-        try:
-            return super().paginate_queryset(queryset, request, view)
-        except (ValueError, ValidationError) as error:
-            raise NotFound(self.invalid_cursor_message) from error
-
-
-class Paged(serializers.Serializer):  # type: ignore[misc]
-    """What every list takes."""
-
-    cursor = serializers.CharField(required=False, help_text="As in `next`.")
-    limit = serializers.IntegerField(min_value=1, max_value=Pages.max_page_size, default=Pages.page_size)
 
 
 class OfList(Paged):
@@ -168,13 +145,6 @@ def _check_seen(holder: Holder, asset: UUID) -> None:
         raise not_found(f"There is no asset '{asset}' of yours.")
 
 
-def checked(form: type[About], given: Any) -> dict[str, Any]:
-    """Raises ValidationError."""
-    serializer = form(data=given)
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
-
-
 def _received(about: Mapping[str, Any], body: Any, given_type: str, file: IO[bytes]) -> assets.New:
     """The bytes of the body, put into `file`, and what they are."""
     digest, size = hashlib.sha256(), 0
@@ -228,7 +198,7 @@ class OneAsset(APIView):  # type: ignore[misc]
 class Complete(APIView):  # type: ignore[misc]
     @shapes.answers("An announced file has been PUT", shapes.AnAsset, errors=(400, 404, 409, 410, 415, 422))
     def post(self, request: Request, asset: UUID) -> Response:
-        request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
+        nothing_said(request)
         _check_seen(request.user, asset)
         return Response(shown([assets.complete(request.user.tenant_id, asset)])[0])
 

@@ -7,8 +7,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from jobs.api import owned, shapes
-from jobs.api.assets import Paged, Pages, checked
 from jobs.api.keys import Managed
+from jobs.api.requests import Paged, checked, nothing_said, page_of
 from storage import buckets
 from storage.assets import when
 from storage.models import Bucket
@@ -53,9 +53,7 @@ class Buckets(Managed):
         "Buckets, newest first", shapes.page(owned.ABucket), query=Paged, errors=(404,), name="buckets_list"
     )
     def get(self, request: Request) -> Response:
-        pages = Pages()
-        page = pages.paginate_queryset(Bucket.all_tenants.filter(tenant_id=request.user.tenant_id), request, self)
-        return pages.get_paginated_response([shown(bucket) for bucket in page])
+        return page_of(Bucket.all_tenants.filter(tenant_id=request.user.tenant_id), request, shown)
 
     @shapes.answers("Make a bucket", owned.ABucket, 201, given=GivenBucket, errors=(400, 409, 415))
     def post(self, request: Request) -> Response:
@@ -84,7 +82,7 @@ class Verify(Managed):
     @shapes.answers("Whether a bucket works", owned.Verified, errors=(404, 415))
     def post(self, request: Request, name: str) -> Response:
         """Writes, reads and deletes small files, as jobs and clients do: to the first step that fails."""
-        request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
+        nothing_said(request)
         done = verify(buckets.one(request.user.tenant_id, name))
         steps = [{"step": step.what, "ok": not step.fault, "fault": step.fault or None} for step in done.steps]
         return Response({"works": not done.fault, "fault": done.fault or None, "steps": steps})

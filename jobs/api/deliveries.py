@@ -10,21 +10,13 @@ from rest_framework.response import Response
 from accounts.errors import not_found
 from accounts.models import Tenant
 from jobs.api import owned, shapes
-from jobs.api.assets import Paged, Pages, checked
 from jobs.api.keys import Managed
+from jobs.api.requests import Paged, checked, nothing_said, page_of, words_of
 from jobs.ids import parse_job_id
 from jobs.models import Delivery
 from jobs.models.webhook import parse_message_id
 from jobs.webhooks import look, register
 from storage.assets import when
-
-
-def _one_of(choices: list[str], text: str) -> list[str]:
-    """Words with commas between."""
-    found = text.split(",")
-    if unknown := [word for word in found if word not in choices]:
-        raise serializers.ValidationError(f"must be of {', '.join(choices)}, not {unknown[0][:50]!r}.")
-    return found
 
 
 class Filters(serializers.Serializer):  # type: ignore[misc]
@@ -38,10 +30,10 @@ class Filters(serializers.Serializer):  # type: ignore[misc]
     until = serializers.DateTimeField(required=False, help_text="Not itself.")
 
     def validate_state(self, value: str) -> list[str]:
-        return _one_of(Delivery.State.values, value)
+        return words_of(Delivery.State.values, value)
 
     def validate_kind(self, value: str) -> list[str]:
-        return _one_of(Delivery.Kind.values, value)
+        return words_of(Delivery.Kind.values, value)
 
 
 class OfList(Paged, Filters):
@@ -62,9 +54,8 @@ class Deliveries(Managed):
         name="deliveries_list",
     )
     def get(self, request: Request) -> Response:
-        found, pages = _found(request.user.tenant_id, **checked(Filters, request.query_params)), Pages()
-        page = pages.paginate_queryset(look.with_last_try(found), request, self)
-        return pages.get_paginated_response([_listed(delivery) for delivery in page])
+        found = _found(request.user.tenant_id, **checked(Filters, request.query_params))
+        return page_of(look.with_last_try(found), request, _listed)
 
 
 class OneDelivery(Managed):
@@ -77,7 +68,7 @@ class Replay(Managed):
     @shapes.answers("Send a delivery again", owned.OneDelivery, 202, errors=(404, 409, 415))
     def post(self, request: Request, delivery: str) -> Response:
         """Under its id, delivered or not, with a day of tries."""
-        request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
+        nothing_said(request)
         found = _own(request, delivery)
         register.replay(found.tenant, found.pk)
         return Response(told(_own(request, delivery)), 202)

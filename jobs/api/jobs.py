@@ -10,8 +10,8 @@ from rest_framework.views import APIView
 
 from jobs import absent, search
 from jobs.api import shapes
-from jobs.api.assets import Paged, Pages, checked
 from jobs.api.errors import invalid
+from jobs.api.requests import Paged, checked, page_of, words_of
 from jobs.deletion import delete_job
 from jobs.ids import JobId, parse_job_id
 from jobs.lifecycle import cancel_job, retry_job
@@ -43,10 +43,7 @@ class Filters(serializers.Serializer):  # type: ignore[misc]
         return value
 
     def validate_status(self, value: str) -> list[str]:
-        states = value.upper().split(",")
-        if wrong := [state for state in states if state not in list(State)]:
-            raise serializers.ValidationError(f"must be of {', '.join(State)}, not {wrong[0][:50]!r}.")
-        return states
+        return words_of(State.values, value.upper())
 
 
 class OfOne(serializers.Serializer):  # type: ignore[misc]
@@ -66,9 +63,7 @@ class Jobs(APIView):  # type: ignore[misc]
         name="jobs_list",
     )
     def get(self, request: Request) -> Response:
-        pages = Pages()
-        page = pages.paginate_queryset(search.found(request.user, wanted(request.query_params)), request, self)
-        return pages.get_paginated_response([search.shown(job) for job in page])
+        return page_of(search.found(request.user, wanted(request.query_params)), request, search.shown)
 
 
 def wanted(query: QueryDict) -> search.Search:

@@ -12,7 +12,7 @@ from accounts import issuing
 from accounts.models import ApiKey, Key
 from jobs.api import shapes
 from jobs.api.access import MANAGE
-from jobs.api.assets import Paged, Pages, checked
+from jobs.api.requests import Paged, checked, page_of
 from jobs.granted import checked_endpoints
 from storage.assets import when
 
@@ -61,10 +61,8 @@ class Managed(APIView):  # type: ignore[misc]
 class Keys(Managed):
     @shapes.answers("API keys, newest first", shapes.page(shapes.AKey), query=Paged, errors=(404,), name="keys_list")
     def get(self, request: Request) -> Response:
-        pages = Pages()
         keys = ApiKey.all_tenants.filter(tenant_id=request.user.tenant_id).select_related("tenant")
-        page = pages.paginate_queryset(keys, request, self)
-        return pages.get_paginated_response([shown(key) for key in page])
+        return page_of(keys, request, shown)
 
     @shapes.answers("Make a key", shapes.NewKey, 201, given=New, errors=(400, 409, 415))
     def post(self, request: Request) -> Response:

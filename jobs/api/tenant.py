@@ -13,8 +13,8 @@ from accounts.models import UNUSED_DAYS_MOST, ApiKey, Tenant
 from jobs import history, report
 from jobs.api import shapes
 from jobs.api.access import MANAGE
-from jobs.api.assets import checked
 from jobs.api.keys import limits, shown
+from jobs.api.requests import checked
 from jobs.granted import READ, grants_of, no_endpoint
 from jobs.models import Grant
 

@@ -10,9 +10,9 @@ from rest_framework.response import Response
 
 from accounts.models import Tenant
 from jobs.api import owned, shapes
-from jobs.api.assets import Paged, Pages, checked
 from jobs.api.deliveries import told
 from jobs.api.keys import Managed, Rolled
+from jobs.api.requests import Paged, checked, nothing_said, page_of
 from jobs.models import Webhook, WebhookSecret
 from jobs.models.webhook import address
 from jobs.states import News
@@ -42,9 +42,7 @@ class Webhooks(Managed):
         "Webhooks, newest first", shapes.page(owned.AWebhook), query=Paged, errors=(404,), name="webhooks_list"
     )
     def get(self, request: Request) -> Response:
-        pages = Pages()
-        page = pages.paginate_queryset(Webhook.all_tenants.filter(tenant_id=request.user.tenant_id), request, self)
-        return pages.get_paginated_response([shown(webhook) for webhook in page])
+        return page_of(Webhook.all_tenants.filter(tenant_id=request.user.tenant_id), request, shown)
 
     @shapes.answers("Register a webhook", owned.NewWebhook, 201, given=GivenWebhook, errors=(400, 409, 410, 415))
     def post(self, request: Request) -> Response:
@@ -74,7 +72,7 @@ class SendTest(Managed):
     @shapes.answers("Send a webhook a sample", owned.OneDelivery, 202, errors=(404, 415))
     def post(self, request: Request, webhook: UUID) -> Response:
         """Signed, once, to a paused one too; what the receiver answers is then told with the delivery."""
-        request.data  # noqa: B018  there is nothing to say, but what is no JSON is refused
+        nothing_said(request)
         return Response(told(register.send_test(_tenant(request), webhook)), 202)
 
 

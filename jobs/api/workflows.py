@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from accounts.models import ApiKey
 from jobs.api import shapes
 from jobs.api.access import MANAGE
-from jobs.api.assets import Paged, Pages, checked
+from jobs.api.requests import Paged, checked, page_of
 from jobs.api.schema import WORKFLOW
 from jobs.granted import READ
 from jobs.models import WorkflowVersion
@@ -156,11 +156,9 @@ class Workflows(Stored):
     def get(self, request: Request) -> Response:
         archived = checked(OfList, request.query_params)["archived"]
         found = stored.of_tenant(request.user.tenant_id).filter(archived_at__isnull=not archived)
-        pages = Pages()
-        page = pages.paginate_queryset(found.annotate(count=Count("versions")), request, self)
-        return pages.get_paginated_response([shown(workflow) for workflow in page])
+        return page_of(found.annotate(count=Count("versions")), request, shown)
 
-    @shapes.answers("Store a workflow", AWorkflow, 201, given=NewWorkflow, errors=(400, 409, 415))
+    @shapes.answers("Store a workflow", AWorkflow, 201, given=NewWorkflow, errors=(400, 409, 410, 415))
     def post(self, request: Request) -> Response:
         """As its version 1."""
         given = checked(NewWorkflow, request.data)
@@ -188,7 +186,7 @@ class OneWorkflow(Stored):
         "Rename, archive, or make another version current",
         AWorkflow,
         given=ChangedWorkflow,
-        errors=(400, 404, 409, 415),
+        errors=(400, 404, 409, 410, 415),
     )
     def patch(self, request: Request, name: str) -> Response:
         given = checked(ChangedWorkflow, request.data)
@@ -207,10 +205,8 @@ class Versions(Stored):
         "Versions, newest first", shapes.page(AVersion), query=Paged, errors=(404,), name="workflow_versions_list"
     )
     def get(self, request: Request, name: str) -> Response:
-        pages = Pages()
         versions = stored.of_workflow(stored.one(request.user.tenant_id, name)).defer("graph")
-        page = pages.paginate_queryset(versions, request, self)
-        return pages.get_paginated_response([_version(version) for version in page])
+        return page_of(versions, request, _version)
 
     @shapes.answers("Add a version", OneVersion, 201, given=NewVersion, errors=(400, 404, 409, 415))
     def post(self, request: Request, name: str) -> Response:

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
 
-from accounts import sql
+from accounts import sql, tenants
 from accounts.errors import Refused, bad_request, counted, not_found
 from accounts.models import slug
 from jobs.models import Workflow, WorkflowVersion
@@ -61,11 +61,11 @@ def create(
     description: str = "",
     note: str = "",
 ) -> Workflow:
-    """With version 1. Raises Refused: 400, 409 if the name is taken or there are too many."""
+    """With version 1. Raises Refused: 400, 409 if the name is taken or there are too many, 410."""
     workflow = Workflow(tenant_id=tenant_id, name=name, title=title, description=description)
     definition = define(graph, parameters)
     with transaction.atomic():
-        _lock(tenant_id)
+        tenants.hold(tenant_id)
         check_name(tenant_id, name)
         if of_tenant(tenant_id).count() >= MOST_WORKFLOWS:
             error = f"You have {MOST_WORKFLOWS} workflows, which is the most. Delete some first."
@@ -74,11 +74,6 @@ def create(
         _add(workflow, 1, definition, note, by)
     workflow.refresh_from_db(from_queryset=Workflow.all_tenants.all())
     return workflow
-
-
-def _lock(tenant_id: UUID) -> None:
-    """Names are given one after the other."""
-    sql.run("SELECT 1 FROM accounts_tenant WHERE id = %s FOR NO KEY UPDATE", [tenant_id])
 
 
 def check_name(tenant_id: UUID, name: str) -> None:
@@ -136,9 +131,9 @@ def change(
     current: int | None = None,
     archived: bool | None = None,
 ) -> Workflow:
-    """What is None stays. Raises Refused: 400, 404, 409."""
+    """What is None stays. Raises Refused: 400, 404, 409, 410."""
     with transaction.atomic():
-        _lock(tenant_id)
+        tenants.hold(tenant_id)
         workflow = one(tenant_id, name, lock=True)
         if new_name is not None and new_name != name:
             check_name(tenant_id, new_name)

@@ -14,11 +14,10 @@ from accounts.models import ApiKey, Member, Tenant, User
 from jobs.models import Delivery, Job, Usage, Webhook, WebhookSecret
 from storage.models import Bucket
 from tests.admin.rows import Rows, get, list_url, page_url
-from tests.admin.walk import GIVEN, member, signed_in
+from tests.admin.walk import GIVEN, PASSWORD, member, signed_in
 from tests.cast import new_client, unique
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
-PASSWORD = "a long and winding password"
 
 
 def button(row: Any, name: str) -> str:

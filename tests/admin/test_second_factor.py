@@ -16,20 +16,11 @@ from django_otp.oath import TOTP
 from accounts import second_factor
 from accounts.models import SecondFactor, Tenant, User
 from tests.admin.rows import get, page_url
-from tests.admin.walk import GIVEN, member
+from tests.admin.walk import GIVEN, PASSWORD, member
 from tests.cast import unique
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
-PASSWORD = "a long and winding password"
 PAGE = "/admin/second-factor/"
-
-
-@pytest.fixture
-def user() -> User:
-    made = member(Tenant.objects.create(name=unique("acme")), "owner")
-    made.set_password(PASSWORD)
-    made.save()
-    return made
 
 
 def code_of(user: User, ahead: int = 0) -> str:

@@ -12,24 +12,15 @@ from django.conf import settings
 from django.test import Client as Browser
 from django.utils import timezone
 
-from accounts.models import Tenant, User
+from accounts.models import User
 from accounts.site import BEGAN, SEEN, SEEN_EVERY_S
 from hearth.local.instance import ROOT
 from tests.admin.rows import get, list_url, page_url
-from tests.admin.walk import GIVEN, member
+from tests.admin.walk import GIVEN, PASSWORD
 from tests.cast import unique
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
-PASSWORD = "a long and winding password"
 LOGIN = "/admin/login/"
-
-
-@pytest.fixture
-def user() -> User:
-    made = member(Tenant.objects.create(name=unique("acme")), "owner")
-    made.set_password(PASSWORD)
-    made.save()
-    return made
 
 
 @pytest.fixture

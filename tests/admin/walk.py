@@ -14,6 +14,7 @@ from jobs.models import Endpoint
 from tests.admin.rows import MODELS, Rows, list_url, newest
 from tests.cast import unique
 
+PASSWORD = "a long and winding password"
 ROLES = ("owner", "developer", "viewer")
 OF_A_TENANT = [model for model in MODELS if admin.site._registry[model].open_to.path]
 GIVEN = {"post": "yes", "_form_submitted": "True", "since": "2026-01-01T00:00", "role": "owner", "name": "given"}

@@ -17,3 +17,13 @@ def v1(acme: Api) -> V1:
 @pytest.fixture
 def stranger(globex: Api) -> V1:
     return V1.of(globex.http, globex.client)
+
+
+@pytest.fixture
+def manager(acme: Api) -> V1:
+    return V1.manages(acme.http, acme.client)
+
+
+@pytest.fixture
+def strange_manager(globex: Api) -> V1:
+    return V1.manages(globex.http, globex.client)

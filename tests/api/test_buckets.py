@@ -21,18 +21,14 @@ SECRET = "s3cr3t/of+acme"
 SETTINGS = {"name": "prod", "endpoint_url": "https://s3.example.com", "s3_bucket": "renders", "access_key_id": "AKIA"}
 
 
-def by_manager(api: Api) -> V1:
-    return V1.of(api.http, api.client).by(f"Bearer {api.client.new_key(scopes=['manage'])}")
+@pytest.fixture
+def v1(manager: V1) -> V1:
+    return manager
 
 
 @pytest.fixture
-def v1(acme: Api) -> V1:
-    return by_manager(acme)
-
-
-@pytest.fixture
-def stranger(globex: Api) -> V1:
-    return by_manager(globex)
+def stranger(strange_manager: V1) -> V1:
+    return strange_manager
 
 
 def made(v1: V1, **fields: Any) -> Any:

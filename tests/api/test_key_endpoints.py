@@ -29,11 +29,6 @@ def limited(acme: Api) -> Api:
     return acme.by(f"Bearer {acme.client.new_key(endpoints=[acme.endpoint])}")
 
 
-@pytest.fixture
-def manager(acme: Api) -> V1:
-    return V1.of(acme.http, acme.client).by(f"Bearer {acme.client.new_key(scopes=['manage'])}")
-
-
 def v1(api: Api) -> V1:
     return V1(api.http, api.client, api.authorization)
 

@@ -14,13 +14,13 @@ MANAGE = ["manage"]
 
 
 @pytest.fixture
-def v1(acme: Api) -> V1:
-    return V1.of(acme.http, acme.client).by(f"Bearer {acme.client.new_key(scopes=MANAGE)}")
+def v1(manager: V1) -> V1:
+    return manager
 
 
 @pytest.fixture
-def stranger(globex: Api) -> V1:
-    return V1.of(globex.http, globex.client).by(f"Bearer {globex.client.new_key(scopes=MANAGE)}")
+def stranger(strange_manager: V1) -> V1:
+    return strange_manager
 
 
 def made(v1: V1, **fields: Any) -> Any:

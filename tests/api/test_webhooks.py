@@ -22,18 +22,14 @@ URL = "https://hooks.example.com/hearth?token=T0KEN"
 NO_ID = "01234567-89ab-7def-8123-456789abcdef"
 
 
-def by_manager(api: Api) -> V1:
-    return V1.of(api.http, api.client).by(f"Bearer {api.client.new_key(scopes=['manage'])}")
+@pytest.fixture
+def v1(manager: V1) -> V1:
+    return manager
 
 
 @pytest.fixture
-def v1(acme: Api) -> V1:
-    return by_manager(acme)
-
-
-@pytest.fixture
-def stranger(globex: Api) -> V1:
-    return by_manager(globex)
+def stranger(strange_manager: V1) -> V1:
+    return strange_manager
 
 
 def made(v1: V1, **fields: Any) -> Any:

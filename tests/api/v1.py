@@ -19,6 +19,11 @@ class V1:
     def of(cls, http: httpx.Client, client: Client) -> "V1":
         return cls(http, client, f"Bearer {client.api_key}")
 
+    @classmethod
+    def manages(cls, http: httpx.Client, client: Client) -> "V1":
+        """By a key with the scope `manage` alone."""
+        return cls(http, client, f"Bearer {client.new_key(scopes=['manage'])}")
+
     def by(self, authorization: str) -> "V1":
         return replace(self, authorization=authorization)
 
